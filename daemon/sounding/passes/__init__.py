@@ -1,0 +1,1 @@
+"""Shared computations that plugins name as their needs."""

@@ -1,0 +1,1 @@
+"""The bundled analyses; one file each."""
