@@ -1,4 +1,4 @@
-"""Sounding watches the checkpoints of training jobs, measures them, and keeps the readings where anyone can query them."""
+"""Sounding watches checkpoints of training jobs, measures them, and keeps the readings where anyone can query them."""
 
 from sounding.plugin import Accumulator, Metric, Run, accumulator, plugin, shared_pass
 from sounding.records import Checkpoint, Curve, Finding, Reading, Skip, SoundingError

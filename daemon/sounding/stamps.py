@@ -1,0 +1,36 @@
+"""Stamps: what `stat` says of every file of a checkpoint, taken without opening any of them."""
+
+import os
+import stat
+from pathlib import Path
+
+from sounding.records import FileStamp, Stamp
+
+_DEPTH = 3  # directories below a checkpoint directory that are looked into
+
+
+def stamp_of(path: Path) -> Stamp:
+    """The stamp of a checkpoint: of the file itself, or of every regular file in the directory, sorted by path.
+
+    Symbolic links inside a directory count as themselves and are not followed. Raises OSError when `path` is gone.
+    """
+    status = path.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        return (_stamp("", status),)
+    found: list[FileStamp] = []
+    _collect(path, "", _DEPTH, found)
+    return tuple(sorted(found))
+
+
+def _collect(directory: Path, prefix: str, depth: int, found: list[FileStamp]) -> None:
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if depth > 0:
+                    _collect(directory / entry.name, f"{prefix}{entry.name}/", depth - 1, found)
+            else:
+                found.append(_stamp(prefix + entry.name, entry.stat(follow_symlinks=False)))
+
+
+def _stamp(path: str, status: os.stat_result) -> FileStamp:
+    return FileStamp(path, status.st_ino, status.st_size, status.st_mtime_ns)
