@@ -1,0 +1,211 @@
+"""`sounding.toml` as typed settings; every error names the file, the key, what was expected and an example."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from sounding.locate import DEFAULT_RESULTS, read_toml
+from sounding.pattern import Pattern, compile_pattern
+from sounding.records import SoundingError
+from sounding.schedule import Schedule, parse_schedule
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Texts = Annotated[list[str], BeforeValidator(_listed)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ResultsTable(_Table):
+    """`[results]`: where readings are kept."""
+
+    path: str = Field(DEFAULT_RESULTS, examples=['path = ".sounding"'])
+
+
+class StoreTable(_Table):
+    """`[[stores]]`: a directory that jobs write checkpoints to; watched, never written."""
+
+    path: str = Field(examples=['path = "runs"'])
+    pattern: Texts = Field(examples=['pattern = "{run}/ckpt_{step}.pt"'])
+    name: str = Field("", examples=['name = "lab"'])
+    run: str | None = Field(None, examples=['run = "lr{lr}_s{seed}"'])
+    recipe: str | None = Field(None, examples=['recipe = "recipe.py"'])
+    attributes: Texts = Field([], examples=['attributes = ["{run}/config.yaml", "checkpoint:args"]'])
+    models: dict[str, str] = Field({}, examples=['[stores.models]\nraw = "model"\nema = "ema"'])
+    quiet_seconds: float = Field(2.0, ge=0, examples=["quiet_seconds = 2.0"])
+
+
+class DaemonTable(_Table):
+    """`[daemon]`: how much of the machine the daemon takes."""
+
+    workers: int = Field(1, ge=1, le=64, examples=["workers = 1"])
+    threads: int | None = Field(None, ge=1, examples=["threads = 1"])
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", examples=['device = "cpu"'])
+    deadline_seconds: float = Field(900.0, gt=0, examples=["deadline_seconds = 900.0"])
+    memory_limit_mb: int = Field(8192, ge=64, examples=["memory_limit_mb = 8192"])
+    attempts: int = Field(3, ge=1, le=100, examples=["attempts = 3"])
+    retry_seconds: float = Field(30.0, ge=0, examples=["retry_seconds = 30.0"])
+    nice: int = Field(10, ge=0, le=19, examples=["nice = 10"])
+    scan_seconds: float = Field(2.0, gt=0, examples=["scan_seconds = 2.0"])
+    full_scan_seconds: float = Field(300.0, gt=0, examples=["full_scan_seconds = 300.0"])
+    idle_seconds: float = Field(60.0, ge=0, examples=["idle_seconds = 60.0"])
+    events: bool = Field(True, examples=["events = true"])
+
+
+class _PluginTable(BaseModel):
+    """`[plugins.NAME]`: when it runs; every other key is an option of the plugin, checked against its signature."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    at: str = Field("all", examples=['at = "every 5000"'])
+    enabled: bool = Field(True, examples=["enabled = false"])
+
+
+class _Document(_Table):
+    results: ResultsTable = ResultsTable(path=DEFAULT_RESULTS)
+    stores: list[StoreTable] = Field([], examples=['[[stores]]\npath = "runs"\npattern = "{run}/ckpt_{step}.pt"'])
+    plugins: dict[str, _PluginTable] = {}
+    passes: dict[str, dict[str, Any]] = {}
+    daemon: DaemonTable = Field(default_factory=lambda: DaemonTable.model_validate({}))
+
+
+class Store(BaseModel):
+    """A store with its paths made absolute and its patterns compiled."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    name: str
+    path: Path
+    patterns: tuple[Pattern, ...]
+    recipe: Path | None
+    attributes: tuple[str, ...]
+    models: Mapping[str, str]
+    quiet_seconds: float
+
+
+class PluginSettings(BaseModel):
+    """When a plugin runs, and the options the operator set, not yet checked against its signature."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    schedule: Schedule
+    enabled: bool
+    options: Mapping[str, Any]
+
+
+class Settings(BaseModel):
+    """The whole configuration, checked as far as it can be without looking at stores, plugins or recipes."""
+
+    model_config = ConfigDict(frozen=True)
+    source: Path
+    results: Path
+    stores: tuple[Store, ...]
+    plugins: Mapping[str, PluginSettings]
+    passes: Mapping[str, Mapping[str, Any]]
+    daemon: DaemonTable
+
+    @property
+    def threads(self) -> int:
+        """Threads of one worker: never more than the cores shared among the workers."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.daemon.threads or max(1, cores // self.daemon.workers)
+
+
+def load_config(path: Path) -> Settings:
+    """Read and check a configuration. Raises SoundingError listing every wrong key."""
+    document = read_toml(path)
+    try:
+        parsed = _Document.model_validate(document)
+    except ValidationError as error:
+        raise SoundingError(_explain(path, error)) from error
+    try:
+        stores = tuple(_store(path.parent, table) for table in parsed.stores)
+        plugins = {
+            name: PluginSettings(
+                schedule=parse_schedule(table.at), enabled=table.enabled, options=dict(table.model_extra or {})
+            )
+            for name, table in parsed.plugins.items()
+        }
+        _refuse_overlaps(stores)
+    except SoundingError as error:
+        raise SoundingError(f"{path}: {error}") from error
+    return Settings(
+        source=path,
+        results=_absolute(path.parent, parsed.results.path),
+        stores=stores,
+        plugins=plugins,
+        passes=parsed.passes,
+        daemon=parsed.daemon,
+    )
+
+
+def _store(base: Path, table: StoreTable) -> Store:
+    path = _absolute(base, table.path)
+    name = table.name or path.name
+    return Store(
+        name=name,
+        path=path,
+        patterns=tuple(compile_pattern(text, name, table.run) for text in table.pattern),
+        recipe=None if table.recipe is None else _absolute(base, table.recipe),
+        attributes=tuple(table.attributes),
+        models=table.models,
+        quiet_seconds=table.quiet_seconds,
+    )
+
+
+def _absolute(base: Path, path: str) -> Path:
+    return Path(os.path.normpath((base / Path(path).expanduser()).absolute()))
+
+
+def _refuse_overlaps(stores: tuple[Store, ...]) -> None:
+    for index, one in enumerate(stores):
+        for other in stores[index + 1 :]:
+            if one.name == other.name:
+                raise SoundingError(f"two stores are named {one.name!r}; give one of them a `name` of its own.")
+            if one.path == other.path or one.path in other.path.parents or other.path in one.path.parents:
+                raise SoundingError(
+                    f"stores {one.name!r} and {other.name!r} overlap ({one.path} and {other.path}); "
+                    f"a checkpoint belongs to one store: use one store with several patterns."
+                )
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in problem["loc"]).lstrip(".")
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{path}: {where}: unknown key; expected one of {', '.join(_known(problem['loc']))}.")
+            continue
+        found = "" if problem["type"] == "missing" else f", found {problem['input']!r}"
+        example = _example(problem["loc"])
+        lines.append(f"{path}: {where}: {problem['msg']}{found}{f'; for example {example}' if example else ''}.")
+    return "\n".join(lines)
+
+
+def _fields(location: tuple[int | str, ...]) -> Mapping[str, Any]:
+    tables: dict[str, type[BaseModel]] = {
+        "results": ResultsTable,
+        "stores": StoreTable,
+        "daemon": DaemonTable,
+        "plugins": _PluginTable,
+    }
+    table = tables.get(str(location[0]), _Document) if len(location) > 1 else _Document
+    return table.model_fields
+
+
+def _known(location: tuple[int | str, ...]) -> list[str]:
+    return list(_fields(location))
+
+
+def _example(location: tuple[int | str, ...]) -> str:
+    fields = _fields(location)
+    for key in reversed(location):
+        field = fields.get(str(key))
+        if field is not None and field.examples:
+            return str(field.examples[0])
+    return ""

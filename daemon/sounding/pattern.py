@@ -1,0 +1,111 @@
+"""Path patterns such as `{run}/ckpt_{step}.pt`: which paths are checkpoints, and what their names tell.
+
+A part is `{name}` or `{name:type}` with type `int`, `float` or `str`; `step`, `updates`, `epoch`, `tokens` and
+`examples` are whole numbers unless said otherwise, everything else is text. A part never crosses a `/`; `*` matches
+anything within one path component.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sounding.records import SoundingError
+
+PROGRESS = ("step", "updates", "epoch", "tokens", "examples")
+
+_PART = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}|(\*)")
+_EXPRESSIONS = {
+    "int": r"\d+",
+    "float": r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?",
+    "str": r"[^/]+?",
+}
+_EXAMPLE = '"{run}/ckpt_{step}.pt"'
+
+type_of = {"int": int, "float": float, "str": str}
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a path tells: its run, its step where the pattern has one, and every other part by name."""
+
+    run: str
+    step: int | None
+    parts: Mapping[str, int | float | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A compiled pattern: one regular expression per path component, matched from the store's root downwards."""
+
+    text: str
+    components: tuple[re.Pattern[str], ...]
+    types: Mapping[str, str]
+    run_template: str | None
+    default_run: str
+
+    def match(self, relative: str) -> Match | None:
+        """Match a whole path relative to the store; None when it is not a checkpoint by name.
+
+        A part that occurs twice must have the same text both times.
+        """
+        names = relative.split("/")
+        if len(names) != len(self.components):
+            return None
+        found: dict[str, str] = {}
+        for expression, name in zip(self.components, names, strict=True):
+            matched = expression.fullmatch(name)
+            if matched is None:
+                return None
+            for part, text in matched.groupdict().items():
+                if found.setdefault(part, text) != text:
+                    return None
+        return self._interpret(found)
+
+    def _interpret(self, found: Mapping[str, str]) -> Match:
+        values: dict[str, int | float | str] = {part: type_of[self.types[part]](text) for part, text in found.items()}
+        run = self.run_template.format(**found) if self.run_template else found.get("run", self.default_run)
+        ordering = next((values[name] for name in ("step", "updates", "epoch") if name in values), None)
+        parts = {name: value for name, value in values.items() if name not in ("run", "step")}
+        return Match(run, None if ordering is None else int(ordering), parts)
+
+
+def compile_pattern(text: str, default_run: str, run_template: str | None = None) -> Pattern:
+    """Compile a pattern; `run_template`, such as "lr{lr}_s{seed}", names runs from other parts.
+
+    Raises SoundingError when the pattern is malformed.
+    """
+    if not text or text.startswith("/") or ".." in text.split("/"):
+        raise SoundingError(f"pattern {text!r}: expected a path below the store, such as {_EXAMPLE}.")
+    types: dict[str, str] = {}
+    components = tuple(_component(text, component, types) for component in text.strip("/").split("/"))
+    if run_template is not None:
+        for part in re.findall(r"\{([^}]*)\}", run_template):
+            if part not in types:
+                raise SoundingError(
+                    f"run = {run_template!r}: no part {{{part}}} in pattern {text!r}; parts are {sorted(types)}."
+                )
+    return Pattern(text, components, types, run_template, default_run)
+
+
+def _component(pattern: str, component: str, types: dict[str, str]) -> re.Pattern[str]:
+    expression, end, seen = "", 0, set[str]()
+    for part in _PART.finditer(component):
+        expression += _literal(pattern, component[end : part.start()])
+        end = part.end()
+        if part[3]:
+            expression += "[^/]*"
+            continue
+        name = part[1]
+        kind = part[2] or ("int" if name in PROGRESS else "str")
+        if kind not in _EXPRESSIONS:
+            raise SoundingError(f"pattern {pattern!r}: unknown type in {part[0]}; expected int, float or str.")
+        types[name] = kind
+        expression += f"(?P={name})" if name in seen else f"(?P<{name}>{_EXPRESSIONS[kind]})"
+        seen.add(name)
+    return re.compile(expression + _literal(pattern, component[end:]))
+
+
+def _literal(pattern: str, text: str) -> str:
+    if "{" in text or "}" in text:
+        raise SoundingError(f"pattern {pattern!r}: {text!r} is not a part; expected a form such as {_EXAMPLE}.")
+    return re.escape(text)
