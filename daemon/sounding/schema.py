@@ -1,7 +1,7 @@
 """The one wide table all results are kept in: a column is declared here once, with its type and meaning.
 
-A row is an outcome, a reading, a curve, a sighting's verdict, a run's attribute or a setting in force; `record` says
-which, and only the columns listed for that kind are filled. Types are DuckDB's names.
+A row is an outcome, a reading, a curve, a skip, a sighting's verdict, a run's attribute or a setting in force;
+`record` says which, and only the columns of that kind are filled. Types are DuckDB's names.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ _FOUND = (
     Column("y", "DOUBLE[]", "ordinates of a curve"),
 )  # fmt: skip
 _ENDED = (
-    Column("reason", "VARCHAR", "why: of an outcome or a verdict, in words"),
+    Column("reason", "VARCHAR", "why: of an outcome, a skip or a verdict, in words"),
     Column("attempt", "BIGINT", "number of the attempt, from 1"),
     Column("options", "VARCHAR", "the plugin's options in force, JSON"),
     Column("wall_seconds", "DOUBLE", "wall time of the plugin, its passes counted where first used"),
@@ -99,7 +99,7 @@ _ATTRIBUTE = (
 )
 
 COLUMNS: tuple[Column, ...] = (
-    Column("record", "VARCHAR", "kind of row: outcome, reading, curve, verdict, attribute or setting"),
+    Column("record", "VARCHAR", "kind of row: outcome, reading, curve, skip, verdict, attribute or setting"),
     Column("seq", "BIGINT", "sequence number of the publication; the greatest counts"),
     Column("recorded_at", "TIMESTAMP", "when the row was written, UTC"),
     *_SUBJECT,

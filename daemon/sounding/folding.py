@@ -1,0 +1,66 @@
+"""Folding: many small files become one that names what it replaces; every row is kept exactly.
+
+Files are folded in tiers of size, so that a row is written again only a few times over the life of a directory:
+fresh files become a small fold, four small folds a larger one, until a file is large enough to stay as it is.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+from sounding.listing import PUBLISHED, REPLACES, SCHEMA_VERSION_KEY, is_fold, quoted, table_function
+from sounding.schema import SCHEMA_VERSION
+
+LOOSE = 64  # more fresh files than this are folded
+AT_ONCE = 2048  # no more files than this in one fold, so that its memory and time are bounded
+FAN_IN = 4  # folds of one tier that become one of the next
+SMALLEST = 64 << 10  # bytes; folds below this are all of the lowest tier
+LARGEST = 256 << 20  # bytes; folds above this stay as they are
+SORT_MEMORY = "256MB"
+ROW_GROUP = 122_880
+
+
+def choose(sizes: Mapping[str, int]) -> list[str]:
+    """Which of the files that count (name → bytes) to fold next: fresh ones first, then the smallest full tier."""
+    loose = sorted(name for name in sizes if not is_fold(name))
+    if len(loose) > LOOSE:
+        return loose[:AT_ONCE]
+    tiers: dict[int, list[str]] = {}
+    for name in sorted(sizes):
+        if is_fold(name) and sizes[name] < LARGEST:
+            tiers.setdefault(_tier(sizes[name]), []).append(name)
+    full = [tier for tier, names in tiers.items() if len(names) >= FAN_IN]
+    return tiers[min(full)] if full else []
+
+
+def fold_files(paths: Sequence[Path], target: Path, replaces: Sequence[str], published: datetime) -> None:
+    """Write the rows of all paths, sorted, into one file; sorting spills beside the target, memory is bounded."""
+    order = 'record, plugin, metric, store, run, part, step, seq'
+    metadata = {
+        REPLACES: json.dumps(list(replaces)),
+        PUBLISHED: published.isoformat(),
+        SCHEMA_VERSION_KEY: str(SCHEMA_VERSION),
+    }
+    pairs = ", ".join(f"{quoted(key)}: {quoted(value)}" for key, value in metadata.items())
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": SORT_MEMORY,
+        "threads": 1,
+        "temp_directory": str(target) + ".spill",
+    }
+    with duckdb.connect(config=config) as connection:
+        connection.execute(
+            f"COPY (SELECT * FROM {table_function([os.fspath(path) for path in paths])} ORDER BY {order}) "
+            f"TO {quoted(str(target))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}, "
+            f"KV_METADATA {{{pairs}}})"
+        ).fetchall()
+
+
+def _tier(size: int) -> int:
+    tier = 0
+    while size >= SMALLEST * FAN_IN ** (tier + 1):
+        tier += 1
+    return tier

@@ -1,0 +1,183 @@
+"""The results directory: one immutable Parquet file per finished job, published by a rename, folded when many.
+
+Only `ResultsDirectory.publish` and the folding put a file under `jobs/`; a name there is never used twice, and what
+a name holds never changes.
+"""
+
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sounding.folding import choose, fold_files
+from sounding.listing import SCHEMA_VERSION_KEY, is_fold, job_files, live_names, quoted, read_folds, table_function
+from sounding.schema import COLUMNS, SCHEMA_VERSION
+
+At: TypeAlias = Callable[[str], None]
+
+GRACE = timedelta(minutes=10)  # how long a query that listed the directory may still read a replaced file
+_ARROW = {
+    "VARCHAR": pa.string(),
+    "BIGINT": pa.int64(),
+    "DOUBLE": pa.float64(),
+    "DOUBLE[]": pa.list_(pa.float64()),
+    "TIMESTAMP": pa.timestamp("us"),
+}
+SCHEMA = pa.schema([pa.field(column.name, _ARROW[column.type]) for column in COLUMNS])
+SORTED_BY = ("record", "plugin", "metric", "store", "run", "part", "step")  # so that statistics prune row groups
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]], at: At = lambda point: None) -> None:
+    """Write the rows as one Parquet file and make sure that it is on the disk; the name is not yet published.
+
+    Raises ValueError when a row has a column that the table has not.
+    """
+    unknown = {name for row in rows for name in row} - set(SCHEMA.names)
+    if unknown:
+        raise ValueError(f"rows have columns that the results table has not: {sorted(unknown)}")
+    columns = {name: [_plain(row.get(name)) for row in rows] for name in SCHEMA.names}
+    table = pa.table(columns, schema=SCHEMA.with_metadata({SCHEMA_VERSION_KEY: str(SCHEMA_VERSION)}))
+    table = table.sort_by([(name, "ascending") for name in SORTED_BY])
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+    at("before_fsync")
+    fsync(path)
+    at("after_fsync")
+
+
+def tmp_name(epoch: str, seq: int) -> str:
+    """A name under `tmp/` that says who is writing: host, process and the daemon's epoch, then the job."""
+    return f"{socket.gethostname()}-{os.getpid()}-{epoch}-{seq:012d}.parquet"
+
+
+def fsync(path: Path) -> None:
+    """Force a file, or the entries of a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class ResultsDirectory:
+    """A results directory as its one daemon sees it; `at` is told every step that a kill could fall between."""
+
+    path: Path
+    at: At = lambda point: None
+    grace: timedelta = GRACE
+
+    @property
+    def jobs(self) -> Path:
+        """Where published files lie."""
+        return self.path / "jobs"
+
+    @property
+    def tmp(self) -> Path:
+        """Where files are written before they are published."""
+        return self.path / "tmp"
+
+    def prepare(self) -> None:
+        """Make the directory and its rooms."""
+        for room in ("jobs", "tmp", "holds", "requests", "examples", "cache"):
+            (self.path / room).mkdir(parents=True, exist_ok=True)
+
+    def publish(self, tmp: Path, seq: int) -> str:
+        """Give a written file its place and its name, which is returned; from then on every reader sees it."""
+        name = f"{seq:012d}-{secrets.token_hex(4)}.parquet"
+        self.at("before_rename")
+        os.rename(tmp, self.jobs / name)
+        fsync(self.jobs)
+        self.at("after_rename")
+        return name
+
+    def files(self) -> list[str]:
+        """Names that count at this moment, replaced ones left out; this process deletes files, so none vanishes."""
+        names = job_files(self.jobs)
+        with duckdb.connect() as connection:
+            return live_names(names, read_folds(connection, self.jobs, names))
+
+    def read_rows(self, names: Sequence[str], records: Sequence[str]) -> list[dict[str, Any]]:
+        """All rows of these kinds in these files, in the order of their publication; times are UTC without a zone."""
+        if not names:
+            return []
+        table = table_function([str(self.jobs / name) for name in names])
+        kinds = ", ".join(quoted(record) for record in records)
+        with duckdb.connect() as connection:
+            cursor = connection.execute(f"SELECT * FROM {table} WHERE record IN ({kinds}) ORDER BY seq")
+            columns = [column[0] for column in cursor.description or ()]
+            return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+
+    def sweep(self, is_live: Callable[[str], bool]) -> list[str]:
+        """Delete what was left under `tmp/` and `holds/` by processes that are gone; returns what was deleted."""
+        swept: list[str] = []
+        for room in (self.tmp, self.path / "holds"):
+            for entry in sorted(room.iterdir()):
+                if not is_live(entry.name):
+                    remove(entry)
+                    swept.append(entry.name)
+        return swept
+
+    def fold(self, now_utc: datetime) -> str | None:
+        """Make one file of many where there are too many; the name of the new file, or None when there was no need."""
+        names = job_files(self.jobs)
+        with duckdb.connect() as connection:
+            folds = read_folds(connection, self.jobs, names)
+        live = live_names(names, folds)
+        chosen = choose({name: (self.jobs / name).stat().st_size for name in live})
+        if not chosen:
+            return None
+        inherited = {name for fold in folds if fold.name in chosen for name in fold.replaces}
+        replaces = sorted((inherited & set(names)) | set(chosen))
+        seq = max(int(name.removeprefix("fold-").split("-")[0]) for name in chosen)
+        name = f"fold-{seq:012d}-{secrets.token_hex(4)}.parquet"
+        tmp = self.tmp / tmp_name("fold", seq)
+        self.at("before_fold")
+        fold_files([self.jobs / name for name in chosen], tmp, replaces, now_utc)
+        fsync(tmp)
+        self.at("fold_written")
+        os.rename(tmp, self.jobs / name)
+        fsync(self.jobs)
+        self.at("fold_renamed")
+        return name
+
+    def delete_replaced(self, now_utc: datetime) -> list[str]:
+        """Delete files whose replacement has been there for longer than the grace, oldest first; returns the names."""
+        names = job_files(self.jobs)
+        with duckdb.connect() as connection:
+            folds = read_folds(connection, self.jobs, names)
+        present = set(names)
+        due = {name for fold in folds if now_utc - fold.published >= self.grace for name in fold.replaces}
+        # A folded file is deleted after everything it replaces: as long as one of those is there, so is its name.
+        ordered = sorted(due & present, key=lambda name: (is_fold(name), name))
+        for name in ordered:
+            self.at("before_unlink")
+            os.unlink(self.jobs / name)
+            self.at("after_unlink")
+        if ordered:
+            fsync(self.jobs)
+        return ordered
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a directory with all it holds."""
+    if path.is_dir() and not path.is_symlink():
+        for entry in path.iterdir():
+            remove(entry)
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _plain(value: object) -> object:
+    """Times as UTC without a zone, which is how they are kept."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    return value

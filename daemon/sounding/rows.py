@@ -1,0 +1,256 @@
+"""Rows of the results table, as plain dicts, and the nouns read back from them.
+
+A row holds only the columns of its kind of record; the writer fills the others with NULL.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from typing import Any, TypeAlias, cast
+
+from sounding.records import (
+    Attribute,
+    Checkpoint,
+    Curve,
+    Ending,
+    Examination,
+    Fact,
+    FileStamp,
+    Finding,
+    Job,
+    Key,
+    Outcome,
+    Over,
+    PluginSheet,
+    Progress,
+    Reading,
+    Sighting,
+    Skip,
+    Stamp,
+    Subject,
+    TaskResult,
+    Verdict,
+)
+
+Row: TypeAlias = dict[str, object]
+
+_WHOLE = frozenset({"step", "updates", "tokens", "examples"})  # progress kept as BIGINT
+_FACTS = tuple(field.name for field in fields(Progress))
+
+
+def result_rows(
+    job: Job, result: TaskResult, sheet: PluginSheet, recorded_at: datetime, peak_memory_bytes: int
+) -> list[Row]:
+    """The outcome of one attempt, followed by a row for everything it found, in the order found.
+
+    Only an attempt that ended `ok` or `skipped` may have found anything: findings of a failed attempt are dropped,
+    because the next attempt would record them again.
+    """
+    common = {
+        **_work_columns(job.seq, recorded_at, result.task.key, result.task.subject),
+        "probe": result.probe,
+        "seed": result.seed,
+        "dtype": result.dtype,
+        "device": result.device,
+    }
+    outcome: Row = {
+        **common,
+        "record": "outcome",
+        "status": result.ending.value,
+        "reason": result.reason,
+        "attempt": result.task.attempt,
+        "options": _options_text(sheet),
+        "wall_seconds": result.wall_seconds,
+        "peak_memory_bytes": peak_memory_bytes,
+        "code_digest": sheet.code_digest,
+    }
+    found = result.findings if result.ending in (Ending.OK, Ending.SKIPPED) else ()
+    units = {metric.name: metric.unit for metric in sheet.metrics}
+    return [outcome, *({**common, **_finding_columns(finding, units)} for finding in found)]
+
+
+def outcome_row(outcome: Outcome) -> Row:
+    """An outcome that no worker lived to report, or that a person asked for."""
+    return {
+        **_work_columns(outcome.seq, outcome.recorded_at, outcome.key, outcome.subject),
+        "record": "outcome",
+        "status": outcome.ending.value,
+        "reason": outcome.reason,
+        "attempt": outcome.attempt,
+    }
+
+
+def verdict_row(
+    sighting: Sighting,
+    verdict: Verdict,
+    checkpoint: Checkpoint | None,
+    examination: Examination | None,
+    recorded_at: datetime,
+    seq: int,
+) -> Row:
+    """What is believed of a sighting; with its checkpoint's identity and progress once it is complete."""
+    row: Row = {
+        "record": "verdict",
+        "seq": seq,
+        "recorded_at": recorded_at,
+        "store": sighting.store,
+        "run": sighting.run,
+        "step": sighting.step,
+        "path": sighting.path,
+        "stamp": _stamp_text(sighting.stamp),
+        "size_bytes": sum(file.size for file in sighting.stamp),
+        "status": verdict.state.value,
+        "reason": verdict.reason,
+    }
+    if examination is not None:
+        row |= {"format": examination.format, "fingerprint": examination.fingerprint}
+        row |= _progress_columns(examination.progress, sighting.step)
+    if checkpoint is not None:
+        row |= {
+            "step": checkpoint.step,
+            "checkpoint_id": checkpoint.checkpoint_id,
+            "path": checkpoint.path,
+            "format": checkpoint.format,
+            "fingerprint": checkpoint.fingerprint,
+            "stamp": _stamp_text(checkpoint.stamp),
+            "size_bytes": checkpoint.size_bytes,
+            "ordinal": checkpoint.ordinal,
+            "first_seen": checkpoint.first_seen,
+            **_progress_columns(checkpoint.progress, checkpoint.step),
+        }
+    return row
+
+
+def attribute_row(store: str, run: str, attribute: Attribute, seq: int, recorded_at: datetime) -> Row:
+    """A property of a run; a later row of the same key and source replaces it."""
+    values = asdict(attribute)
+    return {"record": "attribute", "seq": seq, "recorded_at": recorded_at, "store": store, "run": run, **values}
+
+
+def setting_row(sheet: PluginSheet, seq: int, recorded_at: datetime) -> Row:
+    """The version and options of a plugin that are in force from now on."""
+    return {
+        "record": "setting",
+        "seq": seq,
+        "recorded_at": recorded_at,
+        "plugin": sheet.name,
+        "version": sheet.version,
+        "options_hash": sheet.options_hash,
+        "over": sheet.over,
+        "options": _options_text(sheet),
+        "code_digest": sheet.code_digest,
+    }
+
+
+def read_outcome(row: Mapping[str, Any]) -> Outcome:
+    """The outcome that `result_rows` or `outcome_row` wrote."""
+    subject = Subject(
+        cast(Over, row["over"]),
+        row["store"],
+        row["run"],
+        row["step"],
+        row["checkpoint_id"],
+        row["model"],
+        row["other_run"],
+        row["other_step"],
+        row["other_checkpoint_id"],
+        row["horizon"],
+    )
+    key = Key(row["plugin"], row["version"], row["options_hash"], row["basis"], subject.identity)
+    ending = Ending(row["status"])
+    return Outcome(key, subject, ending, row["reason"], row["attempt"], row["seq"], _aware(row["recorded_at"]))
+
+
+def read_checkpoint(row: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint of a `complete` verdict."""
+    return Checkpoint(
+        row["checkpoint_id"],
+        row["store"],
+        row["run"],
+        row["step"],
+        row["path"],
+        row["format"],
+        row["fingerprint"],
+        read_stamp(row["stamp"]),
+        row["ordinal"],
+        _aware(row["first_seen"]),
+        _read_progress(row),
+    )
+
+
+def read_attribute(row: Mapping[str, Any]) -> Attribute:
+    """The attribute that `attribute_row` wrote."""
+    return Attribute(row["key"], row["number"], row["text"], row["source"])
+
+
+def read_stamp(text: str) -> Stamp:
+    """The stamp of a verdict row."""
+    return tuple(FileStamp(*file) for file in json.loads(text))
+
+
+def _work_columns(seq: int, recorded_at: datetime, key: Key, subject: Subject) -> Row:
+    """The columns that name a piece of work; what was measured is told by the subject, never by the key's text."""
+    work = {"plugin": key.plugin, "version": key.version, "options_hash": key.options_hash, "basis": key.basis}
+    return {"seq": seq, "recorded_at": recorded_at, **asdict(subject), **work}
+
+
+def _finding_columns(finding: Finding, units: Mapping[str, str]) -> Row:
+    if isinstance(finding, Skip):
+        return {"record": "skip", **asdict(finding)}
+    row = asdict(finding)
+    row["status"] = row.pop("quality")
+    row["unit"] = units.get(finding.metric, "")
+    if isinstance(finding, Reading):
+        return {"record": "reading", **row}
+    assert isinstance(finding, Curve)
+    return {"record": "curve", **row}
+
+
+def _progress_columns(progress: Progress, step: int | None) -> Row:
+    row: Row = {}
+    for name in _FACTS:
+        fact: Fact | None = getattr(progress, name)
+        if fact is None:
+            continue
+        row[f"{name}_source"] = fact.source
+        row[name] = _whole(fact.value) if name in _WHOLE else _real(fact.value)
+    if step is not None:
+        row["step"] = step
+    return row
+
+
+def _whole(value: float | str) -> int | None:
+    """The value as a whole number, or None where it is not one: a count is never rounded in silence."""
+    if isinstance(value, int):
+        return value
+    number = _real(value)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def _real(value: float | str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None  # the source is kept, and says where the value was that could not be read
+
+
+def _read_progress(row: Mapping[str, Any]) -> Progress:
+    facts: dict[str, Fact] = {}
+    for name in _FACTS:
+        if row[f"{name}_source"] is not None and row[name] is not None:
+            facts[name] = Fact(row[name], row[f"{name}_source"])
+    return Progress(**facts)
+
+
+def _options_text(sheet: PluginSheet) -> str:
+    return json.dumps({option.name: option.value for option in sheet.options}, sort_keys=True, default=str)
+
+
+def _stamp_text(stamp: Stamp) -> str:
+    return json.dumps([[file.path, file.inode, file.size, file.mtime_ns] for file in stamp])
+
+
+def _aware(moment: datetime) -> datetime:
+    """Times are kept as UTC without a zone, and handed out with one."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
