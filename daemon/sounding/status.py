@@ -1,4 +1,4 @@
-"""The daemon's account of itself: written as `daemon.json` at every change, read by `sounding status` in any process."""
+"""The daemon's account of itself: `daemon.json`, written at every change, read by `sounding status` in any process."""
 
 import json
 import os

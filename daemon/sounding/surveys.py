@@ -1,0 +1,58 @@
+"""What each run's recipe promises, asked of a worker whenever the recipe or the run's attributes have changed."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sounding.crew import Survey
+from sounding.ledger import RunName
+from sounding.plugin import Run
+from sounding.records import RecipeSheet
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    recipe: str
+    written: tuple[int, int]  # modification time and size of the recipe; zeros when it is missing
+    attributes: str
+
+
+@dataclass
+class Surveys:
+    """Answers by run, each with the question it belongs to; a changed question has no answer yet."""
+
+    _answers: dict[RunName, tuple[_Question, RecipeSheet]] = field(default_factory=dict)
+    _asked: dict[RunName, _Question] = field(default_factory=dict)
+
+    def answer(self, recipe: Path, run: Run) -> RecipeSheet | None:
+        """What the recipe promises for the run; None when it must be asked (again)."""
+        known = self._answers.get((run.store, run.name))
+        return known[1] if known is not None and known[0] == _question(recipe, run) else None
+
+    def ask(self, recipe: Path, run: Run) -> Survey | None:
+        """The survey to make; None while it is under way."""
+        question, name = _question(recipe, run), (run.store, run.name)
+        if self._asked.get(name) == question:
+            return None
+        self._asked[name] = question
+        return Survey(str(recipe), run)
+
+    def take(self, survey: Survey, sheet: RecipeSheet) -> RunName:
+        """Take in an answer; the run it is about."""
+        name = (survey.run.store, survey.run.name)
+        question = self._asked.pop(name, None)
+        if question is not None:
+            self._answers[name] = (question, sheet)
+        return name
+
+    def doubt(self, name: RunName) -> None:
+        """Forget an answer that a job found to be no longer true."""
+        self._answers.pop(name, None)
+
+
+def _question(recipe: Path, run: Run) -> _Question:
+    try:
+        status = recipe.stat()
+        written = (status.st_mtime_ns, status.st_size)
+    except OSError:
+        written = (0, 0)
+    return _Question(str(recipe), written, repr(sorted(run.attributes.items())))

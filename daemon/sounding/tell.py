@@ -1,0 +1,56 @@
+"""The daemon's account of itself, made from what it holds."""
+
+import os
+import socket
+from collections import Counter
+from datetime import UTC, datetime
+
+from sounding.ledger import RunName
+from sounding.loop import Daemon, patience
+from sounding.plan import given_up
+from sounding.records import Ending, State
+from sounding.status import Running, Status, StoreStatus
+
+
+def tell(daemon: Daemon, started: datetime, state: str) -> Status:
+    """The status of this moment."""
+    endings = Counter(outcome.ending for outcome in daemon.ledger.outcomes.values())
+    limits = patience(daemon.settings)
+    return Status(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=started.isoformat(),
+        heartbeat=datetime.now(UTC).isoformat(),
+        state=state,
+        stores=tuple(_store(daemon, store.name, str(store.path)) for store in daemon.settings.stores),
+        running=tuple(
+            Running(job.checkpoint.run, job.checkpoint.step, tuple(t.key.plugin for t in job.tasks), since.isoformat())
+            for job, since in daemon.crew.jobs()
+        ),
+        owed=daemon.owed_tasks,
+        waiting=daemon.waiting_tasks,
+        done=endings[Ending.OK],
+        skipped=endings[Ending.SKIPPED],
+        failed=sum(given_up(outcome, limits) for outcome in daemon.ledger.outcomes.values()),
+        refusals=tuple(f"{refusal.name}: {refusal.reason}" for refusal in daemon.catalogue.refusals),
+        message=daemon.message,
+    )
+
+
+def _store(daemon: Daemon, name: str, path: str) -> StoreStatus:
+    states: Counter[State] = Counter()
+    runs: set[RunName] = set()
+    for seen in daemon.lookout.seen.values():
+        if seen.sighting.store == name:
+            states[seen.verdict.state] += 1
+            runs.add((name, seen.sighting.run))
+    return StoreStatus(
+        name,
+        path,
+        len(runs),
+        states[State.COMPLETE],
+        states[State.PENDING],
+        states[State.ABANDONED],
+        states[State.BROKEN],
+        daemon.lookout.problems.get(name, ""),
+    )
