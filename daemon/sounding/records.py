@@ -141,6 +141,7 @@ class Examination:
     progress: Progress = Progress()
     attributes: tuple[Attribute, ...] = ()
     models: tuple[str, ...] = ()  # keys under which networks were found, the default first
+    problems: tuple[str, ...] = ()  # sources of attributes that could not be read, in words
 
 
 @dataclass(frozen=True, slots=True)

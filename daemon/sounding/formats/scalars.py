@@ -1,0 +1,38 @@
+"""Single numbers inside checkpoints, whichever way they were stored."""
+
+import math
+import struct
+from pathlib import Path
+
+from sounding.formats.dtypes import ITEM_BYTES
+from sounding.formats.proof import ImpossibleError, opened
+from sounding.records import TensorRef
+
+_STRUCT = {
+    "float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h", "int8": "b",
+    "uint64": "Q", "uint32": "I", "uint16": "H", "uint8": "B", "bool": "?",
+}  # fmt: skip
+
+
+def number(value: object) -> int | float | None:
+    """A finite number from a plain value or a tensor of one element; None for anything else, truth values included."""
+    if isinstance(value, TensorRef):
+        value = _element(value) if math.prod(value.shape) == 1 and value.dtype != "bool" else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _element(ref: TensorRef) -> int | float | None:
+    size = ITEM_BYTES[ref.dtype]
+    with opened(Path(ref.file)) as file:
+        file.seek(ref.storage_start + ref.offset * size)
+        data = file.read(size)
+    if len(data) < size:
+        raise ImpossibleError(f"{ref.file} has become shorter while it was read")
+    if ref.dtype == "bfloat16":  # the upper half of a float32
+        return float(struct.unpack("<f", b"\0\0" + data)[0])
+    if ref.dtype not in _STRUCT:
+        return None
+    value: int | float = struct.unpack("<" + _STRUCT[ref.dtype], data)[0]
+    return value

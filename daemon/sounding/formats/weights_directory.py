@@ -1,0 +1,145 @@
+"""A directory of weights as Hugging Face libraries save them: one file, or shards with an index."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sounding.formats import safetensors, torch_zip
+from sounding.formats.json_file import read_json
+from sounding.formats.proof import Format, ImpossibleError, UnfinishedError
+from sounding.formats.sampling import Digest
+from sounding.records import State
+
+_INDICES = ("model.safetensors.index.json", "*.safetensors.index.json", "pytorch_model.bin.index.json")
+_SINGLES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
+_SHARD = re.compile(r".+-(\d{5})-of-(\d{5})\.(safetensors|bin)")
+_NOT_READ = {  # by a file that gives them away
+    ".metadata": "a torch.distributed.checkpoint directory, which is not read yet",
+    "*.distcp": "a torch.distributed.checkpoint directory, which is not read yet",
+    "*_model_states.pt": "a DeepSpeed directory, which is not read yet",
+    "adapter_model.*": "an adapter without its base model, which is not read yet",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weight files of a directory, and which file an index promises each tensor in."""
+
+    files: tuple[Path, ...]
+    promised: Mapping[str, str] = field(default_factory=dict)
+
+
+def check(path: Path) -> str:
+    """Prove every weight file whole, and all that the index promises present."""
+    weights = find_weights(path)
+    held: dict[str, set[str]] = {}
+    whole = 0
+    unfinished: list[str] = []
+    for file in weights.files:
+        proof = _format_of(file).prove(file)
+        if proof.state is State.BROKEN:
+            raise ImpossibleError(f"{file.name}: {proof.reason}")
+        if proof.state is State.COMPLETE:
+            whole += 1
+            held[file.name] = set(_tensors(file))
+        else:
+            unfinished.append(f"{file.name}: {proof.reason}")
+    if unfinished:
+        of = f"{whole} of {len(weights.files)} shards; " if len(weights.files) > 1 else ""
+        raise UnfinishedError(f"{of}{unfinished[0]}")
+    for tensor, name in weights.promised.items():
+        if tensor not in held[Path(name).name]:
+            raise UnfinishedError(f"the index promises tensor {tensor[:80]} in {name}, which does not hold it (yet)")
+    return f"{whole} weight file{'s' if whole != 1 else ''}, whole"
+
+
+def fingerprint(path: Path) -> str:
+    """Digest of the fingerprints of all weight files."""
+    digest = Digest()
+    for file in find_weights(path).files:
+        digest.add(file.name)
+        digest.add(_format_of(file).fingerprint(file))
+    return digest.hex()
+
+
+def read(path: Path) -> dict[str, object]:
+    """The network under "model", and the configuration beside it, if any, under "config"."""
+    model: dict[str, object] = {}
+    for file in find_weights(path).files:
+        model.update(_tensors(file))
+    tree: dict[str, object] = {"model": model}
+    for key in ("config", "trainer_state"):
+        if (path / f"{key}.json").is_file():
+            tree[key] = read_json(path / f"{key}.json")
+    return tree
+
+
+def find_weights(directory: Path) -> Weights:
+    """The weight files that the directory has, or promises.
+
+    Raises UnfinishedError when there are none yet, ImpossibleError for layouts that are not read or not safe.
+    """
+    names = sorted(entry.name for entry in directory.iterdir())
+    indices = [index for pattern in _INDICES for index in _matching(names, pattern)]
+    if indices:
+        return _indexed(directory, indices[0])
+    singles = [name for name in _SINGLES if name in names]
+    if singles:
+        return Weights((_contained(directory, singles[0]),))
+    for pattern, what in _NOT_READ.items():
+        if _matching(names, pattern):
+            raise ImpossibleError(f"{directory.name} is {what}")
+    return _unindexed(directory, names)
+
+
+def _unindexed(directory: Path, names: list[str]) -> Weights:
+    others = _matching(names, "*.safetensors")
+    shards = [match for name in names if (match := _SHARD.fullmatch(name))]
+    if len(others) == 1 and not shards:
+        return Weights((_contained(directory, others[0]),))
+    if shards:
+        raise UnfinishedError(f"{len(shards)} of {int(shards[0][2])} shards, no index yet")
+    raise UnfinishedError(f"no weights yet: expected {', '.join(_SINGLES[:2])} or shards with an index")
+
+
+def _indexed(directory: Path, index: str) -> Weights:
+    weight_map = read_json(_contained(directory, index)).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ImpossibleError(f"{index} has no weight_map")
+    if not all(isinstance(name, str) for name in weight_map.values()):
+        raise ImpossibleError(f"{index} names a shard by something that is not text")
+    shards = tuple(_contained(directory, name) for name in sorted(set(weight_map.values())))
+    present = sum(shard.exists() for shard in shards)
+    if present < len(shards):
+        raise UnfinishedError(f"{present} of {len(shards)} shards")
+    return Weights(shards, weight_map)
+
+
+def _contained(directory: Path, name: str) -> Path:
+    """A file of the directory itself. Raises ImpossibleError for names and links that lead out of it."""
+    if "\0" in name or "/" in name or name in ("", ".", ".."):
+        raise ImpossibleError(f"a weight file is named {name[:80]!r}, which is not a name in the directory")
+    path = directory / name
+    if path.resolve().parent != directory.resolve():
+        raise ImpossibleError(f"{name[:80]} is a link that leads out of the directory")
+    return path
+
+
+def _matching(names: list[str], pattern: str) -> list[str]:
+    expression = re.compile(re.escape(pattern).replace(r"\*", ".*"))
+    return [name for name in names if expression.fullmatch(name)]
+
+
+def _format_of(file: Path) -> Format:
+    return safetensors.FORMAT if file.suffix == ".safetensors" else torch_zip.FORMAT
+
+
+def _tensors(file: Path) -> dict[str, object]:
+    tree = _format_of(file).read(file)
+    if not isinstance(tree, dict):
+        raise ImpossibleError(f"{file.name} holds no dictionary of tensors")
+    return {str(name): value for name, value in tree.items() if name != "__metadata__"}
+
+
+FORMAT = Format("weights directory", Path.is_dir, check, fingerprint, read, needs_quiet=True)

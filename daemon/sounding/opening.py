@@ -1,0 +1,122 @@
+"""Opens a proven checkpoint for measuring: tensors on mapped files, nothing loaded before it is touched."""
+
+import gc
+import math
+import mmap
+import os
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from sounding.contents import contents_of
+from sounding.formats import format_of
+from sounding.formats.proof import ImpossibleError, UnfinishedError
+from sounding.records import SoundingError, State, TensorRef
+
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if os.uname().sysname == "Linux" else 0)
+_SpanKey = tuple[str, int, int]
+
+
+def open_checkpoint(path: str) -> "Opened":
+    """Open a checkpoint. Raises SoundingError when it is not (or no longer) a complete one."""
+    place = Path(path)
+    kind = format_of(place) if place.exists() else None
+    if kind is None:
+        raise SoundingError(f"{path} is not a checkpoint of a known format (or is gone).")
+    proof = kind.prove(place)
+    if proof.state is not State.COMPLETE:
+        raise SoundingError(f"{path} cannot be opened, it is {proof.state.value}: {proof.reason}.")
+    try:
+        return Opened(kind.read(place))
+    except (UnfinishedError, ImpossibleError, OSError) as error:
+        raise SoundingError(f"{path} changed while it was opened: {error}.") from error
+
+
+class Opened:
+    """The contents of a checkpoint; a context manager, after which no mapping of its files is left."""
+
+    def __init__(self, tree: object) -> None:
+        contents = contents_of(tree)
+        self.tree = tree
+        self.networks: Mapping[str, Mapping[str, TensorRef]] = contents.networks  # default first
+        self.wrappers = contents.wrappers
+        self.optimizer = contents.optimizer
+        self.progress = contents.progress
+        self._maps: dict[str, mmap.mmap] = {}
+        self._spans: dict[_SpanKey, tuple[memoryview, torch.Tensor]] = {}
+        self._held: dict[_SpanKey, weakref.ref[memoryview]] = {}  # still used by tensors when last asked to close
+
+    def __enter__(self) -> "Opened":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except SoundingError:
+            if error is None:  # the error under way says more than its consequence: its traceback holds the tensors
+                raise
+
+    def tensor(self, ref: TensorRef) -> torch.Tensor:
+        """The tensor on the CPU; writing to it changes a private copy of the touched pages, never the file.
+
+        Tensors that shared a storage when saved share it here.
+        """
+        dtype: torch.dtype = getattr(torch, ref.dtype)
+        if math.prod(ref.shape) == 0:
+            return torch.empty_strided(ref.shape, ref.stride, dtype=dtype)
+        storage = self._storage(ref, dtype.itemsize)
+        return torch.empty(0, dtype=dtype).set_(storage, ref.offset, ref.shape, ref.stride)
+
+    def close(self) -> None:
+        """Release every mapping. Raises SoundingError, leaving the mapping in place, while a tensor still uses it."""
+        spans = self._held | {key: weakref.ref(view) for key, (view, _) in self._spans.items()}
+        self._spans.clear()
+        if any(view() is not None for view in spans.values()):
+            gc.collect()
+        self._held = {key: view for key, view in spans.items() if view() is not None}
+        if self._held:
+            raise SoundingError(self._complaint(list(self._held)))
+        while self._maps:
+            self._maps.popitem()[1].close()
+
+    def _storage(self, ref: TensorRef, item: int) -> torch.UntypedStorage:
+        key = (ref.file, ref.storage_start, ref.storage_bytes)
+        if key not in self._spans:
+            view = memoryview(self._map(ref.file))[ref.storage_start : ref.storage_start + ref.storage_bytes]
+            if len(view) < ref.storage_bytes:
+                raise SoundingError(f"{ref.file} has become shorter while it was read.")
+            # Only safetensors files may begin a tensor at an odd byte; there a tensor has its storage to itself.
+            source = view if ref.storage_start % item == 0 else bytearray(view)
+            self._spans[key] = (view, torch.frombuffer(source, dtype=torch.uint8))
+        return self._spans[key][1].untyped_storage()
+
+    def _map(self, file: str) -> mmap.mmap:
+        if file not in self._maps:
+            descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                # Private and writable, so that no plugin can write into the store or die of trying.
+                self._maps[file] = mmap.mmap(
+                    descriptor, 0, mmap.MAP_PRIVATE | _NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+                )
+            finally:
+                os.close(descriptor)
+        return self._maps[file]
+
+    def _complaint(self, held: list[_SpanKey]) -> str:
+        def name(key: _SpanKey) -> str:
+            for network in self.networks.values():
+                for tensor, ref in network.items():
+                    if (ref.file, ref.storage_start, ref.storage_bytes) == key:
+                        return tensor
+            return f"the bytes from {key[1]}"
+
+        names = ", ".join(name(key) for key in held[:5])
+        return (
+            f"{held[0][0]} cannot be released: {len(held)} of its tensors are still in use ({names}); "
+            "clone() what must outlive the checkpoint."
+        )

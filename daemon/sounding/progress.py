@@ -1,0 +1,117 @@
+"""How far training had come, as far as a checkpoint's tree tells, each fact with the place it was read from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from sounding.formats.scalars import number
+from sounding.records import Fact, Progress
+
+_STEP = ("global_step", "iter_num", "iteration", "step", "steps", "it", "iter", "num_updates", "epoch")
+_UPDATES = ("global_step", "iter_num", "num_updates", "optimizer_steps")
+_EPOCH = ("epoch", "current_epoch", "epochs")
+_TOKENS = ("tokens", "tokens_seen", "num_tokens", "total_tokens", "n_tokens", "num_input_tokens_seen")
+_EXAMPLES = ("examples", "examples_seen", "samples", "samples_seen", "num_samples", "consumed_samples",
+             "consumed_train_samples")  # fmt: skip
+_WALL_TIME = ("wall_time", "walltime", "train_time", "elapsed", "timestamp", "time")
+_INSIDE = ("trainer_state", "__metadata__", "progress", "train_state", "training_state", "meta", "state", "metadata")
+
+
+def find_progress(tree: object, optimizer: object | None) -> Progress:
+    """Everything that the tree says of progress."""
+    places = list(_places(tree))
+    rate = _rate(optimizer)
+    return Progress(
+        step=_whole(_first(places, _STEP)),
+        updates=_whole(_first(places, _UPDATES)) or _adam_step(optimizer),
+        epoch=_first(places, _EPOCH),
+        tokens=_positive(_whole(_first(places, _TOKENS))),
+        examples=_positive(_whole(_first(places, _EXAMPLES))),
+        wall_time=_first(places, _WALL_TIME),
+        lr_stored=rate,
+        lr_last=_logged_rate(tree, rate),
+    )
+
+
+def with_path_step(progress: Progress, step: int | None) -> Progress:
+    """The same progress, ordered by the step of the path where the path has one."""
+    return progress if step is None else replace(progress, step=Fact(step, "path"))
+
+
+def _places(tree: object) -> Iterator[tuple[str, Mapping[object, object]]]:
+    if not isinstance(tree, Mapping):
+        return
+    yield "", tree
+    for key in _INSIDE:
+        inner = tree.get(key)
+        if isinstance(inner, Mapping):
+            yield f"{key}.", inner
+
+
+def _first(places: Sequence[tuple[str, Mapping[object, object]]], keys: Sequence[str]) -> Fact | None:
+    """The first key that has a number, at the top before further inside."""
+    for prefix, mapping in places:
+        for key in keys:
+            value = _number_of(mapping.get(key))
+            if value is not None:
+                return Fact(value, prefix + key)
+    return None
+
+
+def _number_of(value: object) -> int | float | None:
+    """A number; text too, since safetensors files can say nothing else."""
+    if isinstance(value, str):
+        try:
+            value = int(value)
+        except ValueError:
+            return None
+    return number(value)
+
+
+def _whole(fact: Fact | None) -> Fact | None:
+    if fact is None or isinstance(fact.value, str) or fact.value != int(fact.value):
+        return None
+    return Fact(int(fact.value), fact.source)
+
+
+def _positive(fact: Fact | None) -> Fact | None:
+    """Counters that trainers leave at 0 when they do not count say nothing."""
+    return fact if fact is not None and not isinstance(fact.value, str) and fact.value > 0 else None
+
+
+def _adam_step(optimizer: object | None) -> Fact | None:
+    """The greatest step of any parameter: those that got no gradient lag behind."""
+    states = optimizer.get("state") if isinstance(optimizer, Mapping) else None
+    if not isinstance(states, Mapping):
+        return None
+    steps = [number(state.get("step")) for state in states.values() if isinstance(state, Mapping)]
+    known = [step for step in steps if step is not None]
+    return _whole(Fact(max(known), "optimizer.state.step")) if known else None
+
+
+def _rate(optimizer: object | None) -> Fact | None:
+    groups = optimizer.get("param_groups") if isinstance(optimizer, Mapping) else None
+    if not isinstance(groups, (list, tuple)) or not groups or not isinstance(groups[0], Mapping):
+        return None
+    rate = number(groups[0].get("lr"))
+    return None if rate is None else Fact(float(rate), "optimizer.param_groups[0].lr")
+
+
+def _logged_rate(tree: object, stored: Fact | None) -> Fact | None:
+    """The rate of the last update from the Trainer's log, where the log can only mean that.
+
+    Older Trainers logged the rate of the next update, newer ones that of the last. A logged rate other than the
+    stored (next) one is the last one's; an equal one is so only while the schedule stands still.
+    """
+    state = tree.get("trainer_state") if isinstance(tree, Mapping) else None
+    log = state.get("log_history") if isinstance(state, Mapping) else None
+    if not isinstance(state, Mapping) or not isinstance(log, list) or stored is None:
+        return None
+    rates = [(entry.get("step"), number(entry.get("learning_rate"))) for entry in log if isinstance(entry, Mapping)]
+    logged = [(step, rate) for step, rate in rates if rate is not None]
+    if not logged or logged[-1][0] != state.get("global_step"):
+        return None
+    rate = logged[-1][1]
+    constant = len(logged) > 1 and logged[-2][1] == rate
+    if rate != stored.value or constant:
+        return Fact(float(rate), "trainer_state.log_history[-1].learning_rate")
+    return None
