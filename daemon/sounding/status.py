@@ -50,6 +50,7 @@ class Status:
     skipped: int = 0
     failed: int = 0  # tasks given up
     refusals: tuple[str, ...] = ()  # plugins that cannot be used, and why
+    recipe_problems: tuple[str, ...] = ()  # "store/run: why the recipe cannot be used"
     message: str = ""  # what a person should know now, such as a full disk
 
 
@@ -68,7 +69,8 @@ def read_status(results: Path) -> Status | None:
         return None
     stores = tuple(StoreStatus(**store) for store in fields.pop("stores"))
     running = tuple(Running(**{**job, "plugins": tuple(job["plugins"])}) for job in fields.pop("running"))
-    return Status(**{**fields, "stores": stores, "running": running, "refusals": tuple(fields["refusals"])})
+    texts = {name: tuple(fields[name]) for name in ("refusals", "recipe_problems")}
+    return Status(**{**fields, "stores": stores, "running": running, **texts})
 
 
 def age_seconds(status: Status, now: datetime) -> float:

@@ -44,6 +44,12 @@ class Surveys:
             self._answers[name] = (question, sheet)
         return name
 
+    def problems(self) -> tuple[str, ...]:
+        """Which runs' recipes cannot be used, and why."""
+        return tuple(
+            f"{store}/{run}: {sheet.error}" for (store, run), (_, sheet) in self._answers.items() if sheet.error
+        )
+
     def doubt(self, name: RunName) -> None:
         """Forget an answer that a job found to be no longer true."""
         self._answers.pop(name, None)

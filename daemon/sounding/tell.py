@@ -33,6 +33,7 @@ def tell(daemon: Daemon, started: datetime, state: str) -> Status:
         skipped=endings[Ending.SKIPPED],
         failed=sum(given_up(outcome, limits) for outcome in daemon.ledger.outcomes.values()),
         refusals=tuple(f"{refusal.name}: {refusal.reason}" for refusal in daemon.catalogue.refusals),
+        recipe_problems=daemon.surveys.problems(),
         message=daemon.message,
     )
 
