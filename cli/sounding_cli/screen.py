@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TextIO, TypeAlias
 
 import typer
 from rich import box
@@ -39,9 +39,9 @@ class Column:
         return "\n".join(filter(None, (self.title or self.key, self.unit)))
 
 
-def console(*, err: bool = False) -> Console:
-    """A console on the stream of this moment: as wide as the terminal, or without a limit into a pipe or file."""
-    stream = sys.stderr if err else sys.stdout
+def console(*, stream: TextIO | None = None) -> Console:
+    """A console on standard output unless said otherwise; without a terminal it is as wide as what is printed."""
+    stream = stream or sys.stdout
     bounded = stream.isatty() or "COLUMNS" in os.environ
     return Console(
         file=stream,
@@ -60,12 +60,17 @@ def say(*texts: str, style: str = "") -> None:
 
 def note(text: str) -> None:
     """Print a line for a person beside the output, on standard error."""
-    console(err=True).print(Text(text, style="dim"), soft_wrap=True)
+    console(stream=sys.stderr).print(Text(text, style="dim"), soft_wrap=True)
 
 
 def print_json(value: object) -> None:
-    """Print JSON with times in ISO 8601; a number that JSON cannot say (NaN, infinity) becomes null."""
-    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    """Print a value as JSON."""
+    typer.echo(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """A value as JSON, times in ISO 8601; a number that JSON cannot say (NaN, infinity) becomes null."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False)
 
 
 def print_rows(

@@ -1,0 +1,140 @@
+"""The state of a daemon and its results, gathered cheaply and drawn for a person."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from sounding.lock import holder
+from sounding.status import Status, age_seconds, read_status
+from sounding_cli.figures import duration_text, size_text
+from sounding_cli.screen import Column, table_of
+
+_LITTLE_SHARE, _LITTLE_BYTES = 0.02, 2_000_000_000  # free space below both is worth a warning
+
+_STORES = (
+    Column("name", "store", style="bold"),
+    Column("runs", align="right"),
+    Column("complete", align="right"),
+    Column("pending", align="right"),
+    Column("abandoned", align="right"),
+    Column("broken", align="right"),
+    Column("problem"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What there is to say of a results directory at one moment."""
+
+    results: Path
+    alive: bool
+    status: Status | None
+    files: int
+    size_bytes: int
+    free_bytes: int
+    total_bytes: int
+    now: datetime
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether the disk of the results is about to fill up."""
+        return self.free_bytes < _LITTLE_BYTES and self.free_bytes < _LITTLE_SHARE * self.total_bytes
+
+    def plain(self) -> dict[str, object]:
+        """The same for programs."""
+        daemon = None if self.status is None else asdict(self.status)
+        disk = {"free_bytes": self.free_bytes, "total_bytes": self.total_bytes, "nearly_full": self.nearly_full}
+        results = {"path": str(self.results), "files": self.files, "size_bytes": self.size_bytes}
+        return {"alive": self.alive, "daemon": daemon, "results": results, "disk": disk}
+
+
+def account(results: Path) -> Account:
+    """Look at a results directory and its daemon's heartbeat."""
+    found = holder(results)
+    sizes = list(_sizes(results))
+    disk = shutil.disk_usage(next(path for path in (results, *results.parents) if path.exists()))
+    return Account(
+        results, found is not None and found.alive, read_status(results),
+        len(sizes), sum(sizes), disk.free, disk.total, datetime.now(UTC),
+    )  # fmt: skip
+
+
+def drawn(account: Account) -> RenderableType:
+    """The account as lines and a table of the stores."""
+    lines = [_line("results", f"{size_text(account.size_bytes)} in {_files(account.files)}  {account.results}")]
+    status = account.status
+    parts: list[RenderableType] = []
+    if status is not None:
+        lines.append(_line("work", work_text(status)))
+        lines += [_line("", text) for text in running_texts(status, account.now)] if account.alive else []
+        lines += [_line("refused", refusal, "yellow") for refusal in status.refusals]
+        lines += [_line("note", status.message, "yellow")] if status.message else []
+        if status.stores:
+            parts = [Text(), table_of(_store_rows(status), _columns(status))]
+    if account.nearly_full:
+        lines.append(_line("disk", f"nearly full: {size_text(account.free_bytes)} left; measuring will stop", "red"))
+    return Group(_daemon_line(account), *lines, *parts)
+
+
+def work_text(status: Status) -> str:
+    """What is owed and done, in one line."""
+    owed = f"{status.owed} owed" + (f" ({status.waiting} waiting to be tried again)" if status.waiting else "")
+    return f"{owed} · {status.done} done · {status.skipped} skipped · {status.failed} failed"
+
+
+def running_texts(status: Status, now: datetime) -> list[str]:
+    """What each busy worker does."""
+    return [
+        f"measuring {job.run} @ {job.step}: {', '.join(job.plugins)} "
+        f"({duration_text((now - datetime.fromisoformat(job.since)).total_seconds())})"
+        for job in status.running
+    ]
+
+
+def _daemon_line(account: Account) -> Text:
+    status = account.status
+    if status is None:
+        text = "none has run here yet; `sounding watch` starts one" if not account.alive else "starting"
+        return _line("daemon", text, "yellow")
+    who = f"pid {status.pid} on {status.host}"
+    heard = duration_text(age_seconds(status, account.now))
+    if account.alive:
+        return _line("daemon", f"{status.state}, {who}, heartbeat {heard} ago", "green")
+    ended = "stopped" if status.state == "stopped" else "ended without saying so; its last heartbeat was"
+    return _line("daemon", f"none is running; the last one ({who}) {ended} {heard} ago", "yellow")
+
+
+def _line(name: str, text: str, style: str = "") -> Text:
+    return Text.assemble((f"{name:<9}", "bold"), (text, style))
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
+
+
+def _store_rows(status: Status) -> list[dict[str, object]]:
+    return [asdict(store) for store in status.stores]
+
+
+def _columns(status: Status) -> list[Column]:
+    troubled = any(store.problem for store in status.stores)
+    return [column for column in _STORES if troubled or column.key != "problem"]
+
+
+def _sizes(results: Path) -> Iterator[int]:
+    for room in ("jobs", "examples"):
+        try:
+            with os.scandir(results / room) as entries:
+                for entry in entries:
+                    try:
+                        yield entry.stat().st_size
+                    except FileNotFoundError:
+                        continue  # folded away since the listing
+        except FileNotFoundError:
+            continue  # nothing was ever published

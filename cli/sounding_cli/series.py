@@ -1,0 +1,82 @@
+"""Series of readings: what one metric of one part did over the steps of a run."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sounding_cli.ask import Row
+
+KEY = ("plugin", "metric", "model", "part", "split", "group", "index")
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Readings of equal metric, part and split, by step; `rows` are in the order of their steps."""
+
+    plugin: str
+    metric: str
+    model: str
+    part: str
+    split: str
+    group: str
+    index: int | None
+    rows: tuple[Mapping[str, object], ...]
+
+    @property
+    def name(self) -> str:
+        """Plugin and metric, as they are named on the command line."""
+        return f"{self.plugin}.{self.metric}"
+
+    @property
+    def detail(self) -> str:
+        """What distinguishes the series from others of its metric."""
+        place = "" if self.index is None else f"#{self.index}"
+        return " ".join(filter(None, (self.model, self.part, self.split, self.group, place)))
+
+    @property
+    def unit(self) -> str:
+        """The unit in brackets, as it stands in headings; empty without one."""
+        unit = str(self.rows[-1]["unit"] or "")
+        return f"[{unit}]" if unit else ""
+
+    @property
+    def values(self) -> list[float | None]:
+        """The numbers in the order of their steps."""
+        return [as_number(row["value"]) for row in self.rows]
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps at which it was measured."""
+        return [int(str(row["step"])) for row in self.rows]
+
+
+def as_number(value: object) -> float | None:
+    """A value of a result's row as a float."""
+    return float(value) if isinstance(value, int | float) else None
+
+
+def collected(rows: Iterable[Row]) -> list[Series]:
+    """Readings as series: those of the whole network first, then in the order of names, each by step."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in KEY), []).append(row)
+    series = [_series(key, found) for key, found in groups.items()]
+    return sorted(series, key=_order)
+
+
+def of_whole(series: Sequence[Series]) -> list[Series]:
+    """One series per metric and split where possible: parts are left out where the whole network was measured too."""
+    whole = {one.name for one in series if not one.part}
+    return [one for one in series if not one.part or one.name not in whole]
+
+
+def _series(key: tuple[object, ...], rows: list[Row]) -> Series:
+    plugin, metric, model, part, split, group = (str(value or "") for value in key[:-1])
+    index = key[-1]
+    ordered = sorted(rows, key=lambda row: (int(str(row["step"])), str(row["recorded_at"])))
+    return Series(plugin, metric, model, part, split, group, None if index is None else int(str(index)), tuple(ordered))
+
+
+def _order(series: Series) -> tuple[object, ...]:
+    depth = series.rows[-1]["depth"]
+    place = (series.part != "", series.plugin, series.metric, series.model)
+    return (*place, -1 if depth is None else depth, series.part, series.split, series.group, series.index or 0)

@@ -1,0 +1,65 @@
+"""`show`: the readings of one run over its steps."""
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from sounding_cli.place import place_of
+from sounding_cli.readings import Wanted, readings
+from sounding_cli.screen import Json, console, note, print_json, say
+from sounding_cli.series import Series, collected, of_whole
+from sounding_cli.shown import heading, overview, steps_table
+
+_COLUMNS = 8  # series that stand side by side; more are listed below each other
+_LINES = 40  # series listed without having been asked for
+
+
+def show(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or STORE:RUN.")],
+    metric: Annotated[
+        list[str] | None, typer.Argument(metavar="[METRIC]…", help="Such as loss or sharpness.lambda_max; * matches.")
+    ] = None,
+    part: Annotated[str | None, typer.Option("--part", help="Of these parts of the network; * matches.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="On this split: train or heldout.")] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw the series as well.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what was measured in a run, over its steps."""
+    rows = readings(place_of(ctx).results, Wanted(run, tuple(metric or ()), part, split))
+    if as_json:
+        print_json(rows)
+        return
+    series = collected(rows)
+    chosen = series if part else of_whole(series)
+    say(heading(rows), style="bold")
+    if metric and len(chosen) <= _COLUMNS:
+        console().print(steps_table(chosen))
+    else:
+        console().print(overview(chosen if metric else chosen[:_LINES]))
+        if not metric and len(chosen) > _LINES:
+            note(f"{len(chosen) - _LINES} series more: name a METRIC, or --part, to see them")
+    _print_notes(series, chosen)
+    if plot:
+        _print_plot(chosen)
+
+
+def _print_notes(series: list[Series], chosen: list[Series]) -> None:
+    poor = sum(row["status"] != "ok" for one in chosen for row in one.rows)
+    if poor:
+        note(f"* not converged: {poor} {'reading' if poor == 1 else 'readings'}")
+    if len(chosen) < len(series):
+        note(f"{len(series) - len(chosen)} series of single parts are not shown: --part '*' shows them all")
+
+
+def _print_plot(chosen: list[Series]) -> None:
+    from sounding_cli.plot import plotted
+
+    out = console()
+    names = dict.fromkeys(series.name for series in chosen)
+    for name in names:
+        drawn = plotted(
+            [series for series in chosen if series.name == name], min(out.width, 100), colour=out.is_terminal
+        )
+        out.print(Text.from_ansi(drawn))

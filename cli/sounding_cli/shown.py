@@ -1,0 +1,98 @@
+"""Series of a run as tables: side by side over the steps, or one line each."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from sounding_cli.ask import Row
+from sounding_cli.figures import figure, figures, sparkline
+from sounding_cli.screen import blank_table
+from sounding_cli.series import Series, as_number
+
+_POOR = "*"  # behind a value that did not converge
+
+
+def heading(rows: Sequence[Row]) -> str:
+    """One line above the tables: which run, and over which steps."""
+    steps = sorted({int(str(row["step"])) for row in rows})
+    count = len({row["checkpoint_id"] for row in rows})
+    span = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+    return f"{rows[0]['run']} · store {rows[0]['store']} · {count} checkpoint{'s' * (count != 1)}, {span}"
+
+
+def steps_table(series: Sequence[Series]) -> Table:
+    """A line per checkpoint and a column per series, with its course in one line below."""
+    table = blank_table(footer=True)
+    table.add_column("step", justify="right", style="bold")
+    for one in series:
+        table.add_column(
+            "\n".join(filter(None, (one.name.replace(".", ".\u200b"), one.detail, one.unit))),
+            footer=Text(sparkline(one.values, 16), style="cyan"),
+            justify="right",
+            overflow="fold",
+        )
+    lines = sorted({_line(row) for one in series for row in one.rows})
+    columns = [_by_line(one) for one in series]
+    for line in lines:
+        table.add_row(str(line[0]), *(column.get(line, "") for column in columns))
+    return table
+
+
+def overview(series: Sequence[Series]) -> Table:
+    """A line per series: its course, and its first and last value."""
+    table = blank_table()
+    for title in ("metric", "part", "split"):
+        table.add_column(title, style="bold" if title == "metric" else None, overflow="fold")
+    for title in ("first", "last"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("unit")
+    table.add_column("over the steps", style="cyan", no_wrap=True)
+    for one in series:
+        first, last = _ends(one)
+        where = " ".join(filter(None, (one.model, one.part, one.group, "" if one.index is None else f"#{one.index}")))
+        table.add_row(
+            Text(one.name), Text(where), one.split, first, last, one.unit.strip("[]"), sparkline(one.values, 24)
+        )
+    return table
+
+
+def _line(row: Mapping[str, object]) -> tuple[int, str, str]:
+    other = row["other_step"]
+    return int(str(row["step"])), str(row["checkpoint_id"]), "" if other is None else str(other)
+
+
+def _by_line(series: Series) -> dict[tuple[int, str, str], str]:
+    return dict(zip(map(_line, series.rows), _texts(series.rows), strict=True))
+
+
+def _texts(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Values with their standard errors, of the same number of decimals; labels as they are."""
+    values = figures([as_number(row["value"]) for row in rows])
+    errors = [as_number(row["stderr"]) for row in rows]
+    found: list[str] = []
+    for row, text, error in zip(rows, values, errors, strict=True):
+        spread = "" if error is None else f" ± {_alike(error, text)}"
+        found.append((str(row["label"] or "") if row["value"] is None else text + spread) + _flag(row))
+    return found
+
+
+def _alike(error: float, value: str) -> str:
+    """A standard error written like its value; two digits where that would hide it."""
+    decimals = len(value.partition(".")[2])
+    text = figure(error) if "e" in value else f"{error:.{decimals}f}"
+    return text if float(text) else f"{error:.1g}"
+
+
+def _flag(row: Mapping[str, object]) -> str:
+    return "" if row["status"] == "ok" else _POOR
+
+
+def _ends(series: Series) -> tuple[str, str]:
+    rows = (series.rows[0], series.rows[-1])
+    values = figures([as_number(row["value"]) for row in rows])
+    first, last = (
+        (str(row["label"] or "") if row["value"] is None else text) + _flag(row)
+        for row, text in zip(rows, values, strict=True)
+    )
+    return first, last
