@@ -72,7 +72,7 @@ def running(settings: Settings, *, once: bool = False, at: At = lambda point: No
         ledger.refresh()
         crew = _crew(settings, results, epoch)
         stack.callback(crew.stop)
-        crew.start()
+        crew.start(time.monotonic())
         bell = Bell()
         stack.callback(bell.close)
         watch = Watch(bell)
@@ -97,13 +97,14 @@ def watch(
     *,
     once: bool = False,
     until_idle: float | None = None,
+    more_to_come: Callable[[], bool] = lambda: False,
     report: Callable[[Status], None] = lambda status: None,
     at: At = lambda point: None,
 ) -> Status:
     """Run the daemon here until it is told to stop; returns its last account of itself.
 
     `once` leaves when everything that is there is measured; `until_idle` leaves when for so many seconds nothing new
-    came and nothing was owed. `report` receives the status after every turn in which it changed. SIGINT and SIGTERM
+    came and nothing was owed, unless `more_to_come` says that it is not over yet. `report` receives the status after every turn in which it changed. SIGINT and SIGTERM
     end it in order: running jobs are given back.
     """
     started = datetime.now(UTC)
@@ -118,7 +119,7 @@ def watch(
                 status = tell(daemon, started, "measuring" if daemon.crew.busy else "watching")
                 _beat(settings, status, report)
                 beat_at = time.monotonic()
-            if _may_leave(daemon, time.monotonic(), once, until_idle):
+            if _may_leave(daemon, time.monotonic(), once, until_idle) and not more_to_come():
                 break
             connections = [child.connection for child in daemon.crew.children if child.connection is not None]
             wait([daemon.bell.fileno(), *connections], daemon.pause(time.monotonic()))
