@@ -1,6 +1,6 @@
 """Sounding watches checkpoints of training jobs, measures them, and keeps the readings where anyone can query them."""
 
-from sounding.plugin import Accumulator, Metric, Run, accumulator, plugin, shared_pass
+from sounding.plugin import Accumulator, Metric, Run, Unavailable, accumulator, plugin, shared_pass
 from sounding.records import Checkpoint, Curve, Finding, Reading, Skip, SoundingError
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Run",
     "Skip",
     "SoundingError",
+    "Unavailable",
     "accumulator",
     "plugin",
     "shared_pass",

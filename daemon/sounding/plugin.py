@@ -32,8 +32,14 @@ Metric = MetricSheet
 #   checkpoint  its identity and progress (sounding.Checkpoint)
 #   run         the run's name and attributes (sounding.Run)
 #   recipe      the operator's recipe, loaded for this run (sounding.passes.Recipe)
+#   network     which of the checkpoint's networks is measured; "" is its default one (str)
+#   device      where models are to be computed (torch.device)
 #   other       over="pair" only: the plugin's own passes, computed for the second checkpoint (sounding.passes.Other)
-ROOTS = ("opened", "checkpoint", "run", "recipe", "other")
+ROOTS = ("opened", "checkpoint", "run", "recipe", "network", "device", "other")
+
+
+class Unavailable(Exception):
+    """Raised by a pass that this checkpoint has no material for; its users are skipped, with this reason."""
 
 
 @dataclass(frozen=True, slots=True)

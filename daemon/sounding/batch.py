@@ -1,0 +1,27 @@
+"""One batch of the traversal, as accumulators receive it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples `start` to `start + size` of a split, with what the model made of them, detached.
+
+    `losses` and `weights` are float64 of shape [size] (or [size, positions] for probes with unit="token").
+    `gradients` is the gradient of the weighted sum of the losses by parameter name, None where the loss does not
+    reach; it is there only in the train split, and only when some accumulator asked for it.
+    """
+
+    split: str
+    start: int
+    size: int
+    inputs: Any
+    targets: Any
+    outputs: Any
+    losses: torch.Tensor
+    weights: torch.Tensor
+    gradients: Mapping[str, torch.Tensor | None] | None = None

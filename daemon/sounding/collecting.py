@@ -1,0 +1,83 @@
+"""Finding plugins and passes: every installed module is imported alone, so that one that breaks harms no other."""
+
+import importlib
+import pkgutil
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, TypeAlias
+
+from sounding.plugin import Pass, Plugin
+from sounding.records import Refusal
+
+GROUP = "sounding.plugins"
+CORE = "sounding"  # the distribution whose passes others build on
+
+AnyPlugin: TypeAlias = Plugin[Any]
+AnyPass: TypeAlias = Pass[Any, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A module or package to look into, and the distribution that brought it."""
+
+    distribution: str
+    module: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plugin or pass, and where it was defined: "distribution: module"."""
+
+    item: AnyPlugin | AnyPass
+    origin: str
+
+
+def installed() -> tuple[Source, ...]:
+    """The built-in passes, then everything installed under the entry-point group, in a stable order."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+    own = Source(CORE, "sounding.passes")
+    return (own, *(Source(point.dist.name if point.dist else "?", point.module) for point in points))
+
+
+def collect(sources: Iterable[Source]) -> tuple[list[Found], list[Refusal]]:
+    """Import every source and the submodules of packages, each in isolation; return what they define."""
+    found: dict[int, Found] = {}
+    refusals: dict[str, Refusal] = {}
+    for source in sources:
+        for name, module in _modules(source.module):
+            if isinstance(module, Refusal):
+                refusals[name] = Refusal(name, f"{source.distribution}: {name}", module.reason)
+                continue
+            for item in vars(module).values():
+                if isinstance(item, Plugin | Pass):
+                    origin = f"{source.distribution}: {item.function.__module__}"
+                    found.setdefault(id(item), Found(item, origin))
+    return list(found.values()), list(refusals.values())
+
+
+def _modules(name: str) -> Iterator[tuple[str, ModuleType | Refusal]]:
+    module = _import(name)
+    yield name, module
+    if isinstance(module, ModuleType):
+        for child in pkgutil.iter_modules(getattr(module, "__path__", ())):
+            if child.name != "__main__":
+                yield from _modules(f"{name}.{child.name}")
+
+
+def _import(name: str) -> ModuleType | Refusal:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code; whatever it raises becomes a refusal
+        return Refusal(name, "", f"importing {name} failed: {describe_error(error)}")
+
+
+def describe_error(error: BaseException, file: str | None = None) -> str:
+    """Type, message and place of an exception, in one line; the place is the innermost one in `file`, if any."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    inside = [frame for frame in frames if frame.filename == file] or frames
+    where = f" ({inside[-1].filename}:{inside[-1].lineno})" if inside else ""
+    message = str(error).strip() or "no message"
+    return f"{type(error).__name__}: {message}{where}"

@@ -1,0 +1,70 @@
+"""The pass `gradients`: the gradient of the mean loss over the probe's train split."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from sounding.batch import Batch
+from sounding.numbers import accumulating
+from sounding.plugin import accumulator
+from sounding.probe import TRAIN
+from sounding.records import SoundingError
+
+
+class Gradients(Mapping[str, torch.Tensor]):
+    """Gradient of the (weighted) mean loss by parameter name, float64 where the device has it.
+
+    Taken in evaluation mode: BatchNorm normalises by its running statistics and no dropout acts, so this is the
+    gradient of the function that is evaluated, not the one training sees. `unused` names the parameters that the
+    loss does not reach; they are not among the gradients.
+    """
+
+    def __init__(self, means: Mapping[str, torch.Tensor], unused: tuple[str, ...]) -> None:
+        self._means = means
+        self.unused = unused
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._means[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._means)
+
+    def __len__(self) -> int:
+        return len(self._means)
+
+
+class GradientsAccumulator:
+    """Sums the batches' gradients of summed losses; divided once, so that no batch counts by its size."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._names: dict[str, None] = {}
+        self._weight = 0.0
+
+    def update(self, batch: Batch) -> None:
+        """Take in one batch; only the train split carries gradients."""
+        if batch.split != TRAIN or batch.gradients is None:
+            return
+        self._weight += float(batch.weights.sum())
+        for name, gradient in batch.gradients.items():
+            self._names[name] = None
+            if gradient is None:
+                continue
+            exact = gradient.to(accumulating(gradient.device))
+            if name in self._sums:
+                self._sums[name] += exact
+            else:
+                self._sums[name] = exact.clone()
+
+    def result(self) -> Gradients:
+        """The gradient of the mean loss."""
+        if self._weight == 0:
+            raise SoundingError("every loss weight in the probe's train split is zero, so there is no mean loss.")
+        means = {name: self._sums[name] / self._weight for name in self._names if name in self._sums}
+        return Gradients(means, tuple(name for name in self._names if name not in self._sums))
+
+
+@accumulator(version=1, gradients=True)
+def gradients() -> GradientsAccumulator:
+    """Gradient of the mean loss over the train split, in evaluation mode."""
+    return GradientsAccumulator()

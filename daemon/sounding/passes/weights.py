@@ -1,0 +1,114 @@
+"""The pass `weights`: every tensor of a network, mapped from the file and read only where it is touched."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+
+from sounding.opening import Opened
+from sounding.plugin import shared_pass
+from sounding.records import SoundingError, TensorRef
+
+# Buffers of common layers that are floating point, yet no weights: BatchNorm's statistics, rotary frequencies,
+# causal masks, spectral normalisation's vectors.
+_BUFFERS = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked|inv_freq|masked_bias|weight_[uv]|_[uv])$")
+
+
+class Weights(Mapping[str, torch.Tensor]):
+    """A network's tensors by name, on the CPU, backed by the file: a network larger than memory can be gone through.
+
+    Tensors are read-only by agreement; work on a copy (`tensor.double()`), never in place.
+    """
+
+    def __init__(self, tensors: Mapping[str, TensorRef | torch.Tensor], opened: Opened | None = None) -> None:
+        self._refs = tensors
+        self._opened = opened
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._versions: dict[str, int] = {}
+        self.tied: Mapping[str, str] = _tied(tensors)  # name → the first name of the same tensor
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._tensors:
+            ref = self._refs[name]
+            if isinstance(ref, TensorRef):
+                assert self._opened is not None, "tensors that lie in a file come with the opened file"
+                ref = self._opened.tensor(ref)
+            self._tensors[name] = ref
+            self._versions[name] = ref._version
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._refs)
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def parameters(self) -> Mapping[str, torch.Tensor]:
+        """The trained part: floating-point tensors that are no known buffers, each tied group once, lazily."""
+        refs = self._refs
+        names = [name for name in refs if name not in self.tied and _is_parameter(name, refs[name])]
+        return _Chosen(self, names)
+
+    @property
+    def dtype(self) -> str:
+        """Name of the floating-point type that most parameters are stored in."""
+        sizes: dict[str, int] = {}
+        for name in self.parameters():
+            ref = self._refs[name]
+            dtype = str(ref.dtype).removeprefix("torch.")
+            sizes[dtype] = sizes.get(dtype, 0) + math.prod(ref.shape)
+        return max(sizes, key=lambda dtype: sizes[dtype], default="")
+
+    def changed(self) -> list[str]:
+        """Names of tensors handed out that were written to in place since."""
+        return [name for name, tensor in self._tensors.items() if tensor._version != self._versions[name]]
+
+
+class _Chosen(Mapping[str, torch.Tensor]):
+    """Some of the weights; each is mapped when it is asked for."""
+
+    def __init__(self, weights: Weights, names: list[str]) -> None:
+        self._weights = weights
+        self._names = dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._weights[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@shared_pass(version=1)
+def weights(opened: Opened, network: str) -> Weights:
+    """Every tensor of the measured network, by its unwrapped name."""
+    networks = opened.networks
+    if not networks:
+        raise SoundingError("the checkpoint holds no network: no mapping from names to tensors was found in it.")
+    if network and network not in networks:
+        raise SoundingError(f"the checkpoint holds no network {network!r}; it holds: {', '.join(networks)}.")
+    return Weights(networks[network or next(iter(networks))], opened)
+
+
+def _tied(tensors: Mapping[str, TensorRef | torch.Tensor]) -> dict[str, str]:
+    first: dict[object, str] = {}
+    places = {name: _place(ref) for name, ref in tensors.items() if 0 not in ref.shape}
+    return {name: first[place] for name, place in places.items() if first.setdefault(place, name) != name}
+
+
+def _place(ref: TensorRef | torch.Tensor) -> object:
+    if isinstance(ref, TensorRef):
+        return (ref.file, ref.storage_start, ref.offset, ref.dtype, ref.shape, ref.stride)
+    return (ref.untyped_storage().data_ptr(), ref.storage_offset(), ref.dtype, ref.shape, ref.stride())
+
+
+def _is_parameter(name: str, ref: TensorRef | torch.Tensor) -> bool:
+    shape = tuple(ref.shape)
+    floating = "float" in str(ref.dtype)
+    mask = name.endswith("bias") and len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
+    return floating and not mask and not _BUFFERS.search(name)
