@@ -7,12 +7,11 @@ fresh files become a small fold, four small folds a larger one, until a file is 
 import json
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 
 import duckdb
 
-from sounding.listing import PUBLISHED, REPLACES, SCHEMA_VERSION_KEY, is_fold, quoted, table_function
+from sounding.listing import REPLACES, SCHEMA_VERSION_KEY, in_memory, is_fold, quoted
 from sounding.schema import SCHEMA_VERSION
 
 LOOSE = 64  # more fresh files than this are folded
@@ -20,8 +19,9 @@ AT_ONCE = 2048  # no more files than this in one fold, so that its memory and ti
 FAN_IN = 4  # folds of one tier that become one of the next
 SMALLEST = 64 << 10  # bytes; folds below this are all of the lowest tier
 LARGEST = 256 << 20  # bytes; folds above this stay as they are
-SORT_MEMORY = "256MB"
-ROW_GROUP = 122_880
+SORT_MEMORY = "'256MB'"
+ROW_GROUP = 122_880  # rows
+SORTED_BY = ("record", "plugin", "metric", "store", "run", "part", "step", "seq")  # so that statistics prune
 
 
 def choose(sizes: Mapping[str, int]) -> list[str]:
@@ -37,26 +37,37 @@ def choose(sizes: Mapping[str, int]) -> list[str]:
     return tiers[min(full)] if full else []
 
 
-def fold_files(paths: Sequence[Path], target: Path, replaces: Sequence[str], published: datetime) -> None:
-    """Write the rows of all paths, sorted, into one file; sorting spills beside the target, memory is bounded."""
-    order = 'record, plugin, metric, store, run, part, step, seq'
-    metadata = {
-        REPLACES: json.dumps(list(replaces)),
-        PUBLISHED: published.isoformat(),
-        SCHEMA_VERSION_KEY: str(SCHEMA_VERSION),
-    }
+def fold_files(paths: Sequence[Path], target: Path, replaces: Sequence[str]) -> None:
+    """Write the rows of all paths, sorted, into one file; columns that only a newer version knows are kept too."""
+    listed = ", ".join(quoted(os.fspath(path)) for path in paths)
+    settings = {"memory_limit": SORT_MEMORY, "threads": "1", "temp_directory": quoted(f"{target}.spill")}
+    with in_memory(settings) as connection:
+        source = f"read_parquet([{listed}], union_by_name = true)"
+        copy_sorted(connection, source, target, replaces, _newest_schema(connection, listed))
+
+
+def copy_sorted(
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    target: Path,
+    replaces: Sequence[str],
+    schema_version: int = SCHEMA_VERSION,
+) -> None:
+    """Write the rows of the SQL source as a folded file; what does not fit the connection's memory is spilled."""
+    metadata = {REPLACES: json.dumps(list(replaces)), SCHEMA_VERSION_KEY: str(schema_version)}
     pairs = ", ".join(f"{quoted(key)}: {quoted(value)}" for key, value in metadata.items())
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": SORT_MEMORY,
-        "threads": 1,
-        "temp_directory": str(target) + ".spill",
-    }
-    with duckdb.connect(config=config) as connection:
-        connection.execute(
-            f"COPY (SELECT * FROM {table_function([os.fspath(path) for path in paths])} ORDER BY {order}) "
-            f"TO {quoted(str(target))} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}, "
-            f"KV_METADATA {{{pairs}}})"
-        ).fetchall()
+    connection.execute(
+        f"COPY (SELECT * FROM {source} ORDER BY {', '.join(SORTED_BY)}) TO {quoted(os.fspath(target))} "
+        f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}, KV_METADATA {{{pairs}}})"
+    ).fetchall()
+
+
+def _newest_schema(connection: duckdb.DuckDBPyConnection, listed: str) -> int:
+    found = connection.execute(
+        f"SELECT max(decode(value)::BIGINT) FROM parquet_kv_metadata([{listed}]) WHERE decode(key) = $key",
+        {"key": SCHEMA_VERSION_KEY},
+    ).fetchall()
+    return max(SCHEMA_VERSION, found[0][0] or 0)
 
 
 def _tier(size: int) -> int:

@@ -6,6 +6,7 @@ read in any order, is enough to tell which files count.
 
 import json
 import os
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,8 +18,10 @@ from sounding.schema import COLUMNS
 
 FOLD_PREFIX = "fold-"
 REPLACES = "sounding.replaces"  # JSON list of names
-PUBLISHED = "sounding.published"  # ISO 8601, UTC
 SCHEMA_VERSION_KEY = "sounding.schema_version"
+
+
+_PUBLISHED = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,31 @@ def job_files(jobs: Path) -> list[str]:
     """Names of all published files, replaced ones included, sorted; none where nothing was ever published."""
     try:
         return sorted(name for name in os.listdir(jobs) if name.endswith(".parquet"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def is_fold(name: str) -> bool:
     """Whether the file was made of others."""
     return name.startswith(FOLD_PREFIX)
+
+
+def fold_name(seq: int, published: datetime) -> str:
+    """A new name for a folded file that is published at this moment (UTC) and holds nothing newer than `seq`."""
+    return f"{FOLD_PREFIX}{seq:012d}-{published.astimezone(UTC):{_PUBLISHED}}-{secrets.token_hex(4)}.parquet"
+
+
+def newest_seq(name: str) -> int:
+    """The greatest sequence number of publications that a file holds, from its name."""
+    return int(name.removeprefix(FOLD_PREFIX).split("-")[0])
+
+
+def in_memory(settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
+    """A DuckDB of our own that prints nothing and fetches nothing; settings are SQL."""
+    connection = duckdb.connect()
+    for setting, value in {"enable_progress_bar": "false", "autoinstall_known_extensions": "false", **settings}.items():
+        connection.execute(f"SET {setting} = {value}").fetchall()
+    return connection
 
 
 def read_folds(connection: duckdb.DuckDBPyConnection, jobs: Path, names: Iterable[str]) -> list[Fold]:
@@ -51,11 +72,10 @@ def read_folds(connection: duckdb.DuckDBPyConnection, jobs: Path, names: Iterabl
     paths = [str(jobs / name) for name in names if is_fold(name)]
     if not paths:
         return []
-    rows = connection.execute("SELECT file_name, key, value FROM parquet_kv_metadata($1)", [paths]).fetchall()
-    found: dict[str, dict[bytes, bytes]] = {Path(path).name: {} for path in paths}
-    for path, key, value in rows:
-        found[Path(path).name][key] = value
-    return [_fold(name, metadata) for name, metadata in found.items()]
+    rows = connection.execute(
+        "SELECT file_name, value FROM parquet_kv_metadata($1) WHERE decode(key) = $2", [paths, REPLACES]
+    ).fetchall()
+    return [_fold(Path(path).name, json.loads(value)) for path, value in rows]
 
 
 def live_names(names: Sequence[str], folds: Iterable[Fold]) -> list[str]:
@@ -71,7 +91,7 @@ def table_function(paths: Sequence[str]) -> str:
         return f"(SELECT {columns} WHERE false)"
     listed = ", ".join(quoted(path) for path in paths)
     columns = ", ".join(
-        f"{quoted(column.name)}: {{'name': {quoted(column.name)}, 'type': {quoted(column.type)}, 'default_value': NULL}}"
+        f"'{column.name}': {{'name': '{column.name}', 'type': '{column.type}', 'default_value': NULL}}"
         for column in COLUMNS
     )
     return f"read_parquet([{listed}], schema = MAP {{{columns}}})"
@@ -82,6 +102,6 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _fold(name: str, metadata: Mapping[bytes, bytes]) -> Fold:
-    published = datetime.fromisoformat(metadata[PUBLISHED.encode()].decode())
-    return Fold(name, tuple(json.loads(metadata[REPLACES.encode()])), published.astimezone(UTC))
+def _fold(name: str, replaces: Sequence[str]) -> Fold:
+    published = datetime.strptime(name.split("-")[2], _PUBLISHED).replace(tzinfo=UTC)
+    return Fold(name, tuple(replaces), published)

@@ -1,4 +1,8 @@
-"""Queries over a results directory: DuckDB views over the files of one moment, in memory, while the daemon writes."""
+"""Queries over a results directory: DuckDB views over the files of one moment, in memory, while the daemon writes.
+
+Readers list the directory, leave out what a folded file replaces, and read exactly those files; they take no lock and
+the daemon never waits for them. A view is made only when it is asked for, because making one opens files.
+"""
 
 import os
 import re
@@ -9,12 +13,14 @@ from typing import TypeVar
 
 import duckdb
 
-from sounding.current import prepare_current
-from sounding.listing import job_files, live_names, quoted, read_folds, table_function
-from sounding.views import VIEWS
+from sounding.current import current
+from sounding.listing import in_memory, job_files, live_names, quoted, read_folds, table_function
+from sounding.spread import spread_attributes, spread_columns
+from sounding.views import MACROS, TAKEN, VIEWS
 
 T = TypeVar("T")
 
+NAMES = (*VIEWS, *MACROS)
 _SETTINGS = {
     "threads": str(min(4, os.cpu_count() or 1)),
     "parquet_metadata_cache": "true",  # several views read the footers of the same files
@@ -23,44 +29,66 @@ _SETTINGS = {
 }
 
 
-def connect(results: str | Path, names: Iterable[str] | None = None) -> duckdb.DuckDBPyConnection:
-    """A connection with the views over the files of this moment; only those in `names` when given.
+def connect(results: str | Path, names: Iterable[str] = NAMES) -> duckdb.DuckDBPyConnection:
+    """A connection with the named views, all unless told, over the files of this moment.
 
-    A results directory without files gives empty views of the same columns.
+    A results directory without files, or none at all, gives empty views of the same columns. Use `fetchall`: a
+    half-read answer blocks the connection.
     """
-    connection, _ = connect_files(results, names)
-    return connection
+    return connect_files(results, names)[0]
 
 
-def connect_files(
-    results: str | Path, names: Iterable[str] | None = None
-) -> tuple[duckdb.DuckDBPyConnection, list[str]]:
-    """As `connect`, with the paths of the files that its views read."""
-    jobs = Path(results) / "jobs"
-    connection = duckdb.connect()
-    for setting, value in _SETTINGS.items():
-        connection.execute(f"SET {setting} = {value}").fetchall()
+def connect_files(results: str | Path, names: Iterable[str] = NAMES) -> tuple[duckdb.DuckDBPyConnection, list[str]]:
+    """As `connect`, with the paths of the files that the views read."""
+    connection = in_memory(_SETTINGS)
+    wanted = set(names)
 
     def make() -> list[str]:
-        listed = job_files(jobs)
-        paths = [str(jobs / name) for name in live_names(listed, read_folds(connection, jobs, listed))]
-        make_views(connection, paths, names)
+        paths = live_files(connection, results)
+        make_views(connection, paths, wanted)
         return paths
 
     return connection, retried(make)
 
 
+def live_files(connection: duckdb.DuckDBPyConnection, results: str | Path) -> list[str]:
+    """Absolute paths of the files that count at this moment."""
+    jobs = Path(results).absolute() / "jobs"
+    listed = job_files(jobs)
+    return [str(jobs / name) for name in live_names(listed, read_folds(connection, jobs, listed))]
+
+
 def retried(read: Callable[[], T]) -> T:
-    """The answer of `read`, asked once more when a file was folded away under it."""
+    """The answer of `read`, asked once more when a file had been deleted between its listing and its reading."""
     try:
         return read()
     except duckdb.IOException:
         return read()
 
 
-def make_views(connection: duckdb.DuckDBPyConnection, paths: list[str], names: Iterable[str] | None = None) -> None:
-    """Make the views over exactly these files."""
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW recorded AS SELECT * FROM {table_function(paths)}")
-    conditions = prepare_current(connection)
-    for name, text in VIEWS.items():
-        connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {text.format(**conditions)}")
+def named_in(sql: str) -> set[str]:
+    """The views and macros that a text may refer to; a word too many costs time only."""
+    return set(re.findall(r"\w+", sql.lower())) & set(NAMES)
+
+
+def make_views(connection: duckdb.DuckDBPyConnection, paths: list[str], names: Iterable[str]) -> None:
+    """Make the named views and macros, and those they refer to, over exactly these files."""
+    wanted = _with_needs(set(names))
+    texts = {name: text for name, text in (VIEWS | MACROS).items() if name in wanted}
+    connection.execute(f"CREATE OR REPLACE TEMP VIEW recorded AS FROM {table_function(paths)}").fetchall()
+    filling = {"current": current(connection) if any("{current}" in text for text in texts.values()) else ""}
+    attributes: list[str] | None = None
+    for name, text in texts.items():
+        if "{attributes}" in text:
+            attributes = spread_attributes(connection) if attributes is None else attributes
+            filling["attributes"] = spread_columns(attributes, TAKEN[name])
+        made = f"MACRO {name}{text}" if name in MACROS else f"VIEW {name} AS {text.format(**filling)}"
+        connection.execute(f"CREATE OR REPLACE TEMP {made}").fetchall()
+
+
+def _with_needs(names: set[str]) -> set[str]:
+    """The names and, transitively, those that their texts refer to."""
+    needed = names.union(*(named_in((VIEWS | MACROS)[name]) for name in names))
+    if any("run_attributes" in (VIEWS | MACROS)[name] for name in names):
+        needed.add("attributes")
+    return needed if needed == names else _with_needs(needed)

@@ -7,18 +7,30 @@ a name holds never changes.
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sounding.folding import choose, fold_files
-from sounding.listing import SCHEMA_VERSION_KEY, is_fold, job_files, live_names, quoted, read_folds, table_function
+from sounding.folding import SORTED_BY, choose, fold_files
+from sounding.listing import (
+    SCHEMA_VERSION_KEY,
+    Fold,
+    fold_name,
+    in_memory,
+    is_fold,
+    job_files,
+    live_names,
+    newest_seq,
+    quoted,
+    read_folds,
+    table_function,
+)
 from sounding.schema import COLUMNS, SCHEMA_VERSION
 
 At: TypeAlias = Callable[[str], None]
@@ -32,20 +44,24 @@ _ARROW = {
     "TIMESTAMP": pa.timestamp("us"),
 }
 SCHEMA = pa.schema([pa.field(column.name, _ARROW[column.type]) for column in COLUMNS])
-SORTED_BY = ("record", "plugin", "metric", "store", "run", "part", "step")  # so that statistics prune row groups
+ALWAYS = frozenset({*SORTED_BY, "recorded_at"})
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]], at: At = lambda point: None) -> None:
     """Write the rows as one Parquet file and make sure that it is on the disk; the name is not yet published.
 
+    Columns that no row fills are left out, which halves the footer that every query must read.
+
     Raises ValueError when a row has a column that the table has not.
     """
+    filled = {name for row in rows for name, value in row.items() if value is not None}
     unknown = {name for row in rows for name in row} - set(SCHEMA.names)
     if unknown:
         raise ValueError(f"rows have columns that the results table has not: {sorted(unknown)}")
-    columns = {name: [_plain(row.get(name)) for row in rows] for name in SCHEMA.names}
-    table = pa.table(columns, schema=SCHEMA.with_metadata({SCHEMA_VERSION_KEY: str(SCHEMA_VERSION)}))
-    table = table.sort_by([(name, "ascending") for name in SORTED_BY])
+    fields = [field for field in SCHEMA if field.name in filled or field.name in ALWAYS]
+    schema = pa.schema(fields, {SCHEMA_VERSION_KEY: str(SCHEMA_VERSION)})
+    columns = {name: [_plain(row.get(name)) for row in rows] for name in schema.names}
+    table = pa.table(columns, schema=schema).sort_by([(name, "ascending") for name in SORTED_BY])
     pq.write_table(table, path, compression="zstd", store_schema=False)
     at("before_fsync")
     fsync(path)
@@ -73,6 +89,7 @@ class ResultsDirectory:
     path: Path
     at: At = lambda point: None
     grace: timedelta = GRACE
+    epoch: str = "none"  # of the daemon, in names under `tmp/`
 
     @property
     def jobs(self) -> Path:
@@ -93,16 +110,15 @@ class ResultsDirectory:
         """Give a written file its place and its name, which is returned; from then on every reader sees it."""
         name = f"{seq:012d}-{secrets.token_hex(4)}.parquet"
         self.at("before_rename")
-        os.rename(tmp, self.jobs / name)
+        tmp.rename(self.jobs / name)
         fsync(self.jobs)
         self.at("after_rename")
         return name
 
     def files(self) -> list[str]:
-        """Names that count at this moment, replaced ones left out; this process deletes files, so none vanishes."""
-        names = job_files(self.jobs)
-        with duckdb.connect() as connection:
-            return live_names(names, read_folds(connection, self.jobs, names))
+        """Names that count at this moment, sorted; those that a folded file replaces are left out."""
+        names, folds = self._list()
+        return live_names(names, folds)
 
     def read_rows(self, names: Sequence[str], records: Sequence[str]) -> list[dict[str, Any]]:
         """All rows of these kinds in these files, in the order of their publication; times are UTC without a zone."""
@@ -110,7 +126,7 @@ class ResultsDirectory:
             return []
         table = table_function([str(self.jobs / name) for name in names])
         kinds = ", ".join(quoted(record) for record in records)
-        with duckdb.connect() as connection:
+        with in_memory({}) as connection:
             cursor = connection.execute(f"SELECT * FROM {table} WHERE record IN ({kinds}) ORDER BY seq")
             columns = [column[0] for column in cursor.description or ()]
             return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
@@ -127,43 +143,46 @@ class ResultsDirectory:
 
     def fold(self, now_utc: datetime) -> str | None:
         """Make one file of many where there are too many; the name of the new file, or None when there was no need."""
-        names = job_files(self.jobs)
-        with duckdb.connect() as connection:
-            folds = read_folds(connection, self.jobs, names)
-        live = live_names(names, folds)
-        chosen = choose({name: (self.jobs / name).stat().st_size for name in live})
+        start = time.monotonic()
+        names, folds = self._list()
+        chosen = choose({name: (self.jobs / name).stat().st_size for name in live_names(names, folds)})
         if not chosen:
             return None
         inherited = {name for fold in folds if fold.name in chosen for name in fold.replaces}
         replaces = sorted((inherited & set(names)) | set(chosen))
-        seq = max(int(name.removeprefix("fold-").split("-")[0]) for name in chosen)
-        name = f"fold-{seq:012d}-{secrets.token_hex(4)}.parquet"
-        tmp = self.tmp / tmp_name("fold", seq)
+        seq = max(newest_seq(name) for name in chosen)
+        tmp = self.tmp / f"{tmp_name(self.epoch, seq)}.fold"
         self.at("before_fold")
-        fold_files([self.jobs / name for name in chosen], tmp, replaces, now_utc)
+        fold_files([self.jobs / name for name in chosen], tmp, replaces)
         fsync(tmp)
         self.at("fold_written")
-        os.rename(tmp, self.jobs / name)
+        # The grace of what it replaces begins now, not when the folding began; a second more, as names hold seconds.
+        name = fold_name(seq, now_utc + timedelta(seconds=time.monotonic() - start + 1))
+        tmp.rename(self.jobs / name)
         fsync(self.jobs)
         self.at("fold_renamed")
         return name
 
     def delete_replaced(self, now_utc: datetime) -> list[str]:
-        """Delete files whose replacement has been there for longer than the grace, oldest first; returns the names."""
-        names = job_files(self.jobs)
-        with duckdb.connect() as connection:
-            folds = read_folds(connection, self.jobs, names)
-        present = set(names)
+        """Delete files whose replacement has been there for longer than the grace; returns their names, in order.
+
+        Oldest first: a file that a folded file replaces is deleted before that folded file.
+        """
+        names, folds = self._list()
         due = {name for fold in folds if now_utc - fold.published >= self.grace for name in fold.replaces}
-        # A folded file is deleted after everything it replaces: as long as one of those is there, so is its name.
-        ordered = sorted(due & present, key=lambda name: (is_fold(name), name))
+        ordered = sorted(due & set(names), key=lambda name: (is_fold(name), name))
         for name in ordered:
             self.at("before_unlink")
-            os.unlink(self.jobs / name)
+            (self.jobs / name).unlink()
             self.at("after_unlink")
         if ordered:
             fsync(self.jobs)
         return ordered
+
+    def _list(self) -> tuple[list[str], list[Fold]]:
+        names = job_files(self.jobs)
+        with in_memory({}) as connection:
+            return names, read_folds(connection, self.jobs, names)
 
 
 def remove(path: Path) -> None:

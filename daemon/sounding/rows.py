@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from sounding.records import (
     Attribute,
@@ -21,7 +21,6 @@ from sounding.records import (
     Job,
     Key,
     Outcome,
-    Over,
     PluginSheet,
     Progress,
     Reading,
@@ -54,6 +53,7 @@ def result_rows(
         "dtype": result.dtype,
         "device": result.device,
     }
+    found = result.findings if result.ending in (Ending.OK, Ending.SKIPPED) else ()
     outcome: Row = {
         **common,
         "record": "outcome",
@@ -64,8 +64,8 @@ def result_rows(
         "wall_seconds": result.wall_seconds,
         "peak_memory_bytes": peak_memory_bytes,
         "code_digest": sheet.code_digest,
+        "readings": sum(isinstance(finding, Reading) for finding in found),
     }
-    found = result.findings if result.ending in (Ending.OK, Ending.SKIPPED) else ()
     units = {metric.name: metric.unit for metric in sheet.metrics}
     return [outcome, *({**common, **_finding_columns(finding, units)} for finding in found)]
 
@@ -78,6 +78,7 @@ def outcome_row(outcome: Outcome) -> Row:
         "status": outcome.ending.value,
         "reason": outcome.reason,
         "attempt": outcome.attempt,
+        "readings": 0,
     }
 
 
@@ -145,18 +146,7 @@ def setting_row(sheet: PluginSheet, seq: int, recorded_at: datetime) -> Row:
 
 def read_outcome(row: Mapping[str, Any]) -> Outcome:
     """The outcome that `result_rows` or `outcome_row` wrote."""
-    subject = Subject(
-        cast(Over, row["over"]),
-        row["store"],
-        row["run"],
-        row["step"],
-        row["checkpoint_id"],
-        row["model"],
-        row["other_run"],
-        row["other_step"],
-        row["other_checkpoint_id"],
-        row["horizon"],
-    )
+    subject = Subject(**{field.name: row[field.name] for field in fields(Subject)})
     key = Key(row["plugin"], row["version"], row["options_hash"], row["basis"], subject.identity)
     ending = Ending(row["status"])
     return Outcome(key, subject, ending, row["reason"], row["attempt"], row["seq"], _aware(row["recorded_at"]))

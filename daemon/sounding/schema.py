@@ -66,6 +66,7 @@ _ENDED = (
     Column("wall_seconds", "DOUBLE", "wall time of the plugin, its passes counted where first used"),
     Column("peak_memory_bytes", "BIGINT", "highest anonymous memory of the worker during the job"),
     Column("code_digest", "VARCHAR", "digest of the plugin's syntax tree"),
+    Column("readings", "BIGINT", "outcomes: how many readings were recorded with it"),
 )
 _CHECKPOINT = (
     Column("path", "VARCHAR", "absolute path of the checkpoint"),

@@ -1,0 +1,153 @@
+"""Whole-process time of the questions people ask, over 10M folded readings and 500 files not yet folded.
+
+Run with `python benchmarks/query_speed.py`; the results directory is built once and kept under the system's
+temporary directory. Every figure is the median of whole processes, interpreter start and imports included.
+"""
+
+import argparse
+import itertools
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+from sounding.folding import copy_sorted
+from sounding.results import ResultsDirectory, tmp_name, write_rows
+from sounding.rows import Row
+from sounding.schema import COLUMNS
+
+RUNS, CHECKPOINTS, PARTS = 200, 100, 125
+PLUGINS = {"weight_norm": "frobenius", "weight_change": "rotation", "loss": "loss", "gradient_norm": "norm"}
+FOLDED = RUNS * CHECKPOINTS * PARTS * len(PLUGINS)
+LOOSE = 500
+SHAPE = (*(6,) * 13, *(4,) * 4, 3, 2, 1)  # relative sizes of the folded files: what tiers of four leave behind
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+
+ASK = "from sounding.query import {}; print({}, file=sys.stderr)"
+SERIES = "SELECT step, value FROM readings WHERE run = 'run-017' AND metric = 'loss' AND part = 'layer.3' ORDER BY step"
+ALL = 'SELECT plugin, metric, part, count(*), avg(value) FROM readings GROUP BY ALL'
+# question → (budget in seconds, arguments of the command line, the same asked of sounding.query)
+QUESTIONS: dict[str, tuple[float, list[str], str]] = {
+    "status": (
+        0.6,
+        ["status"],
+        "from sounding.query import counts; print(counts({path!r}))",
+    ),
+    "series": (1.0, ["query", SERIES], f"from sounding.readonly import run_guarded; print(run_guarded({{path!r}}, {SERIES!r}))"),
+    "group by": (2.0, ["query", ALL], f"from sounding.readonly import run_guarded; print(run_guarded({{path!r}}, {ALL!r}))"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--at", type=Path, default=Path(tempfile.gettempdir()) / "sounding-query-speed")
+    parser.add_argument("--times", type=int, default=5)
+    options = parser.parse_args()
+    if not (options.at / "built").exists():
+        build(options.at)
+    print(f"{'question':<12}{'budget':>8}{'median':>8}{'worst':>8}")
+    for question, (budget, _, program) in QUESTIONS.items():
+        taken = sorted(timed([sys.executable, "-c", program.format(path=str(options.at))]) for _ in range(options.times))
+        print(f"{question:<12}{budget:>8.2f}{statistics.median(taken):>8.2f}{taken[-1]:>8.2f}")
+
+
+def timed(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def build(at: Path) -> None:
+    shutil.rmtree(at, ignore_errors=True)
+    results = ResultsDirectory(at)
+    results.prepare()
+    start = time.perf_counter()
+    first = 0
+    steps = RUNS * CHECKPOINTS  # jobs in the order a daemon sees them: all runs side by side
+    for number, (before, after) in enumerate(itertools.pairwise(itertools.accumulate(SHAPE, initial=0))):
+        first, last = steps * before // sum(SHAPE), steps * after // sum(SHAPE)
+        with duckdb.connect() as connection:
+            copy_sorted(
+                connection, f"({generated(first, last)})", results.jobs / f"fold-{last:012d}-{number:08x}.parquet", [], MOMENT
+            )
+        print(f"  {last - first} jobs folded, {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    for job in range(steps, steps + LOOSE):
+        tmp = results.tmp / tmp_name("bench", job)
+        write_rows(tmp, list(loose_rows(job)))
+        results.publish(tmp, job)
+    (at / "built").touch()
+
+
+def generated(first: int, last: int) -> str:
+    """SQL for the rows of jobs `first` to `last`, with exactly our columns."""
+    subject = {
+        "seq": "job",
+        "recorded_at": "TIMESTAMP '2026-01-01' + INTERVAL 1 SECOND * job",
+        "store": "'runs'",
+        "run": f"format('run-{{:03d}}', job % {RUNS})",
+        "step": f"job // {RUNS} * 1000",
+        "checkpoint_id": "md5(job::VARCHAR)[:24]",
+    }
+    work = subject | {
+        "model": "''", "over": "'checkpoint'", "plugin": "plugin", "version": "1", "options_hash": "'0123456789abcdef'",
+        "basis": "'basis-' || plugin", "dtype": "'float32'", "device": "'cpu'", "probe": "''", "seed": "0",
+    }  # fmt: skip
+    plugins = ", ".join(f"('{plugin}', '{metric}')" for plugin, metric in PLUGINS.items())
+    jobs = f"range({first}, {last}) AS jobs(job)"
+    works = f"{jobs}, (VALUES {plugins}) AS plugins(plugin, metric)"
+    reading = work | {
+        "metric": "metric", "part": "'layer.' || part", "kind": "'Linear'", "depth": "part", "group": "''",
+        "split": "''", "status": "'ok'", "unit": "'weight'", "value": "hash(job, plugin, part) / 1.8e19",
+    }  # fmt: skip
+    outcome = work | {"status": "'ok'", "reason": "''", "attempt": "1", "options": "'{}'", "wall_seconds": "0.25"}
+    verdict = subject | {
+        "status": "'complete'", "reason": "'whole'", "path": "'/runs/' || job", "format": "'torch zip'",
+        "fingerprint": "md5(job::VARCHAR)", "stamp": "'[]'", "size_bytes": "1000000", "ordinal": f"job // {RUNS}",
+        "first_seen": "TIMESTAMP '2026-01-01' + INTERVAL 1 SECOND * job", "updates": f"job // {RUNS} * 1000",
+        "updates_source": "'path'",
+    }  # fmt: skip
+    parts = [
+        row("reading", reading, f"{works}, range({PARTS}) AS parts(part)"),
+        row("outcome", outcome, works),
+        row("verdict", verdict, jobs),
+    ]
+    if first == 0:
+        setting = {"seq": "0", "plugin": "plugin", "version": "1", "options_hash": "'0123456789abcdef'"}
+        parts.append(row("setting", setting, f"(VALUES {plugins}) AS plugins(plugin, metric)"))
+        attribute = {
+            "seq": "0", "store": "'runs'", "run": f"format('run-{{:03d}}', job % {RUNS})", "key": "key",
+            "number": "job % 7", "text": "(job % 7)::VARCHAR", "source": "'path'",
+        }  # fmt: skip
+        keys = "(VALUES ('lr'), ('width'), ('depth'), ('batch'), ('decay')) AS keys(key)"
+        parts.append(row("attribute", attribute, f"range({RUNS}) AS jobs(job), {keys}"))
+    return " UNION ALL ".join(parts)
+
+
+def row(record: str, values: dict[str, str], source: str) -> str:
+    filled = {"record": f"'{record}'", **values}
+    columns = ", ".join(f'({filled.get(column.name, "NULL")})::{column.type} AS "{column.name}"' for column in COLUMNS)
+    return f"SELECT {columns} FROM {source}"
+
+
+def loose_rows(job: int) -> Iterator[Row]:
+    work: Row = {
+        "seq": job, "recorded_at": MOMENT, "store": "runs", "run": f"run-{job % RUNS:03d}",
+        "step": job // RUNS * 1000, "checkpoint_id": f"{job:024x}", "model": "", "over": "checkpoint", "version": 1,
+        "options_hash": "0123456789abcdef", "dtype": "float32", "device": "cpu", "probe": "", "seed": 0,
+    }  # fmt: skip
+    for plugin, metric in PLUGINS.items():
+        same = {**work, "plugin": plugin, "basis": f"basis-{plugin}"}
+        yield {**same, "record": "outcome", "status": "ok", "reason": "", "attempt": 1, "wall_seconds": 0.25}
+        for part in range(PARTS):
+            found: Row = {"metric": metric, "part": f"layer.{part}", "depth": part, "value": part / 7, "status": "ok"}
+            yield {**same, "record": "reading", "kind": "Linear", "group": "", "split": "", "unit": "weight", **found}
+
+
+if __name__ == "__main__":
+    main()
