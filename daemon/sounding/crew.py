@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sounding.dispatch import Child, Death, Limits
 from sounding.plugin import Run
-from sounding.records import Ending, Job, Outcome, PluginSheet, RecipeSheet, TaskResult
+from sounding.records import Ending, Job, Outcome, PluginSheet, RecipeSheet, SoundingError, TaskResult
 from sounding.results import ResultsDirectory, tmp_name, write_rows
 from sounding.rows import outcome_row
 from sounding.stamps import stamp_of
@@ -26,6 +26,11 @@ class Survey:
 
     recipe: str
     run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Warming:
+    """A fresh worker imports what jobs need, so that the first job does not wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +58,14 @@ class Crew:
     children: list[Child]
     limits: Limits
     epoch: str
-    busy: dict[str, tuple[Job | Survey, datetime]] = field(default_factory=dict)  # by child's name
+    busy: dict[str, tuple[Job | Survey | Warming, datetime]] = field(default_factory=dict)  # by child's name
 
-    def start(self) -> None:
-        """Start every worker and let it import what jobs need."""
+    def start(self, now: float) -> None:
+        """Start every worker that is not running."""
         for child in self.children:
-            child.start()
+            if not child.alive and child.name not in self.busy:
+                self.busy[child.name] = (Warming(), datetime.now(UTC))
+                child.send(Call("sounding.worker:warm", ()), self.limits, now)
 
     def stop(self) -> None:
         """End every worker; what they were doing is returned: no attempt is counted, and it is owed again."""
@@ -72,6 +79,11 @@ class Crew:
     def idle(self) -> Child | None:
         """A worker with nothing to do."""
         return next((child for child in self.children if child.name not in self.busy), None)
+
+    @property
+    def working(self) -> bool:
+        """Whether any job or survey is under way."""
+        return any(not isinstance(work, Warming) for work, _ in self.busy.values())
 
     def jobs(self) -> Iterator[tuple[Job, datetime]]:
         """Jobs under way, with the time they began."""
@@ -112,9 +124,13 @@ class Crew:
             work, _ = self.busy.pop(child.name)
             if isinstance(work, Survey):
                 yield Surveyed(work, _sheet(ended))
-            else:
+            elif isinstance(work, Job):
                 yield self._finish(work, ended)
-            child.start()
+            elif isinstance(ended, Death) or ended.error:
+                raise SoundingError(
+                    f"a worker cannot start: {ended.reason if isinstance(ended, Death) else ended.error}"
+                )
+        self.start(now)
 
     def _finish(self, job: Job, ended: Answer | Death) -> Finished:
         if isinstance(ended, Answer) and not ended.error:

@@ -63,6 +63,11 @@ class Child:
         return self._limits is not None
 
     @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.is_alive()
+
+    @property
     def connection(self) -> Connection | None:
         """What to wait on for an answer; None before the first start."""
         return self._connection
@@ -74,7 +79,7 @@ class Child:
 
     def start(self) -> None:
         """Start the process if it is not running; blocks while the forkserver itself starts."""
-        if self._process is not None and self._process.is_alive():
+        if self.alive:
             return
         self.stop()
         ours, theirs = multiprocessing.Pipe()

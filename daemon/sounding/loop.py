@@ -89,7 +89,7 @@ class Daemon:
     def is_idle(self, now: float) -> bool:
         """Whether nothing is under way, due, or about to become complete by waiting alone."""
         return not (
-            self.crew.busy
+            self.crew.working
             or self._stale
             or self._unsurveyed
             or self.owed_tasks
