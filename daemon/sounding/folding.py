@@ -24,10 +24,10 @@ ROW_GROUP = 122_880  # rows
 SORTED_BY = ("record", "plugin", "metric", "store", "run", "part", "step", "seq")  # so that statistics prune
 
 
-def choose(sizes: Mapping[str, int]) -> list[str]:
+def choose(sizes: Mapping[str, int], most_loose: int = LOOSE) -> list[str]:
     """Which of the files that count (name → bytes) to fold next: fresh ones first, then the smallest full tier."""
     loose = sorted(name for name in sizes if not is_fold(name))
-    if len(loose) > LOOSE:
+    if len(loose) > most_loose:
         return loose[:AT_ONCE]
     tiers: dict[int, list[str]] = {}
     for name in sorted(sizes):

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sounding.folding import SORTED_BY, choose, fold_files
+from sounding.folding import LOOSE, SORTED_BY, choose, fold_files
 from sounding.listing import (
     SCHEMA_VERSION_KEY,
     Fold,
@@ -89,6 +89,7 @@ class ResultsDirectory:
     path: Path
     at: At = lambda point: None
     grace: timedelta = GRACE
+    most_loose: int = LOOSE  # files beyond this many are folded
     epoch: str = "none"  # of the daemon, in names under `tmp/`
 
     @property
@@ -145,7 +146,8 @@ class ResultsDirectory:
         """Make one file of many where there are too many; the name of the new file, or None when there was no need."""
         start = time.monotonic()
         names, folds = self._list()
-        chosen = choose({name: (self.jobs / name).stat().st_size for name in live_names(names, folds)})
+        sizes = {name: (self.jobs / name).stat().st_size for name in live_names(names, folds)}
+        chosen = choose(sizes, self.most_loose)
         if not chosen:
             return None
         inherited = {name for fold in folds if fold.name in chosen for name in fold.replaces}

@@ -23,7 +23,7 @@ from sounding.lock import Lock
 from sounding.lookout import Lookout, Seen
 from sounding.loop import Daemon, wishes_of
 from sounding.records import Examination, Sighting, SoundingError, State, Verdict
-from sounding.results import At, ResultsDirectory
+from sounding.results import ResultsDirectory
 from sounding.status import Status, write_status
 from sounding.tell import tell
 from sounding.watch import Bell, Watch
@@ -49,13 +49,13 @@ class Examiner:
 
 
 @contextlib.contextmanager
-def running(settings: Settings, *, once: bool = False, at: At = lambda point: None) -> Iterator[Daemon]:
+def running(settings: Settings, *, once: bool = False, results: ResultsDirectory | None = None) -> Iterator[Daemon]:
     """A daemon ready for its first turn; ended in order when the block is left.
 
-    `at` is called at every step that a kill could fall between. Raises SoundingError when another daemon works on
-    the same results, or when plugins cannot be discovered.
+    `results` replaces the directory that the settings name. Raises SoundingError when another daemon works on the
+    same results, or when plugins cannot be discovered.
     """
-    results = ResultsDirectory(settings.results, at)
+    results = results or ResultsDirectory(settings.results)
     results.prepare()
     with Lock(settings.results), contextlib.ExitStack() as stack:
         publish_marks(results)
@@ -99,18 +99,18 @@ def watch(
     until_idle: float | None = None,
     more_to_come: Callable[[], bool] = lambda: False,
     report: Callable[[Status], None] = lambda status: None,
-    at: At = lambda point: None,
+    results: ResultsDirectory | None = None,
 ) -> Status:
     """Run the daemon here until it is told to stop; returns its last account of itself.
 
     `once` leaves when everything that is there is measured; `until_idle` leaves when for so many seconds nothing new
-    came and nothing was owed, unless `more_to_come` says that it is not over yet. `report` receives the status after every turn in which it changed. SIGINT and SIGTERM
-    end it in order: running jobs are given back.
+    came and nothing was owed, unless `more_to_come` says that it is not over yet. `report` receives the status after
+    every turn in which it changed. SIGINT and SIGTERM end it in order: running jobs are given back.
     """
     started = datetime.now(UTC)
     status = Status(socket.gethostname(), os.getpid(), started.isoformat(), started.isoformat(), "starting")
     report(status)
-    with _until_signalled() as stopped, running(settings, once=once, at=at) as daemon:
+    with _until_signalled() as stopped, running(settings, once=once, results=results) as daemon:
         beat_at = -_BEAT_SECONDS
         while not stopped.is_set():
             now = time.monotonic()
@@ -124,7 +124,7 @@ def watch(
             connections = [child.connection for child in daemon.crew.children if child.connection is not None]
             wait([daemon.bell.fileno(), *connections], daemon.pause(time.monotonic()))
         status = tell(daemon, started, "stopped")
-    _beat(settings, status, report)
+        _beat(settings, status, report)
     return status
 
 
