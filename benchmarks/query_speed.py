@@ -6,6 +6,7 @@ temporary directory. Every figure is the median of whole processes, interpreter 
 
 import argparse
 import itertools
+import os
 import shutil
 import statistics
 import subprocess
@@ -13,11 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import duckdb
 from sounding.folding import copy_sorted
+from sounding.listing import fold_name, in_memory
 from sounding.results import ResultsDirectory, tmp_name, write_rows
 from sounding.rows import Row
 from sounding.schema import COLUMNS
@@ -27,39 +29,66 @@ PLUGINS = {"weight_norm": "frobenius", "weight_change": "rotation", "loss": "los
 FOLDED = RUNS * CHECKPOINTS * PARTS * len(PLUGINS)
 LOOSE = 500
 SHAPE = (*(6,) * 13, *(4,) * 4, 3, 2, 1)  # relative sizes of the folded files: what tiers of four leave behind
+CONFIG = """[results]
+path = "{path}"
+
+[[stores]]
+path = "{store}"
+pattern = "{{run}}/ckpt_{{step}}.pt"
+"""
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
-ASK = "from sounding.query import {}; print({}, file=sys.stderr)"
 SERIES = "SELECT step, value FROM readings WHERE run = 'run-017' AND metric = 'loss' AND part = 'layer.3' ORDER BY step"
-ALL = 'SELECT plugin, metric, part, count(*), avg(value) FROM readings GROUP BY ALL'
-# question → (budget in seconds, arguments of the command line, the same asked of sounding.query)
-QUESTIONS: dict[str, tuple[float, list[str], str]] = {
-    "status": (
-        0.6,
-        ["status"],
-        "from sounding.query import counts; print(counts({path!r}))",
-    ),
-    "series": (1.0, ["query", SERIES], f"from sounding.readonly import run_guarded; print(run_guarded({{path!r}}, {SERIES!r}))"),
-    "group by": (2.0, ["query", ALL], f"from sounding.readonly import run_guarded; print(run_guarded({{path!r}}, {ALL!r}))"),
-}
+ALL = "SELECT plugin, metric, part, count(*), avg(value) FROM readings GROUP BY ALL"
+WHOLE = "SELECT step, part, value FROM readings WHERE run = 'run-017' AND metric = 'loss' ORDER BY part, step"
+DOOR = "from sounding.readonly import run_guarded; print(len(run_guarded({path!r}, {sql!r}).rows))"
+COUNT = "from sounding.counting import count_results; print(count_results({path!r}))"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: the seconds it may take, the arguments of the command line, and the same without it."""
+
+    name: str
+    budget: float
+    arguments: tuple[str, ...]
+    program: str
+    sql: str = ""
+
+
+QUESTIONS = (
+    Question("status", 0.6, ("status",), COUNT),
+    Question("show a series", 1.0, ("show", "run-017", "loss"), DOOR, WHOLE),
+    Question("query a series", 1.0, ("query", SERIES), DOOR, SERIES),
+    Question("group by, all", 2.0, ("query", ALL), DOOR, ALL),
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--at", type=Path, default=Path(tempfile.gettempdir()) / "sounding-query-speed")
     parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--library", action="store_true", help="ask the library, not the command line")
     options = parser.parse_args()
     if not (options.at / "built").exists():
         build(options.at)
-    print(f"{'question':<12}{'budget':>8}{'median':>8}{'worst':>8}")
-    for question, (budget, _, program) in QUESTIONS.items():
-        taken = sorted(timed([sys.executable, "-c", program.format(path=str(options.at))]) for _ in range(options.times))
-        print(f"{question:<12}{budget:>8.2f}{statistics.median(taken):>8.2f}{taken[-1]:>8.2f}")
+    config = options.at / "sounding.toml"
+    (options.at / "store").mkdir(exist_ok=True)
+    config.write_text(CONFIG.format(path=options.at, store=options.at / "store"))
+    found = None if options.library else shutil.which("sounding", path=Path(sys.executable).parent)
+    print(f"{'question':<16}{'by':<12}{'budget':>8}{'median':>8}{'worst':>8}")
+    for question in QUESTIONS:
+        program = question.program.format(path=str(options.at), sql=question.sql)
+        command = [found, *question.arguments] if found else [sys.executable, "-c", program]
+        taken = sorted(timed(command, config) for _ in range(options.times))
+        by = "sounding" if found else "library"
+        print(f"{question.name:<16}{by:<12}{question.budget:>8.2f}{statistics.median(taken):>8.2f}{taken[-1]:>8.2f}")
 
 
-def timed(command: list[str]) -> float:
+def timed(command: list[str], config: Path) -> float:
+    """Seconds of the whole process, which must succeed."""
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "SOUNDING_CONFIG": str(config)})
     return time.perf_counter() - start
 
 
@@ -68,14 +97,11 @@ def build(at: Path) -> None:
     results = ResultsDirectory(at)
     results.prepare()
     start = time.perf_counter()
-    first = 0
     steps = RUNS * CHECKPOINTS  # jobs in the order a daemon sees them: all runs side by side
-    for number, (before, after) in enumerate(itertools.pairwise(itertools.accumulate(SHAPE, initial=0))):
+    for before, after in itertools.pairwise(itertools.accumulate(SHAPE, initial=0)):
         first, last = steps * before // sum(SHAPE), steps * after // sum(SHAPE)
-        with duckdb.connect() as connection:
-            copy_sorted(
-                connection, f"({generated(first, last)})", results.jobs / f"fold-{last:012d}-{number:08x}.parquet", [], MOMENT
-            )
+        with in_memory({}) as connection:
+            copy_sorted(connection, f"({generated(first, last)})", results.jobs / fold_name(last, MOMENT), [])
         print(f"  {last - first} jobs folded, {time.perf_counter() - start:.0f} s", file=sys.stderr)
     for job in range(steps, steps + LOOSE):
         tmp = results.tmp / tmp_name("bench", job)
@@ -106,6 +132,7 @@ def generated(first: int, last: int) -> str:
         "split": "''", "status": "'ok'", "unit": "'weight'", "value": "hash(job, plugin, part) / 1.8e19",
     }  # fmt: skip
     outcome = work | {"status": "'ok'", "reason": "''", "attempt": "1", "options": "'{}'", "wall_seconds": "0.25"}
+    outcome["readings"] = str(PARTS)
     verdict = subject | {
         "status": "'complete'", "reason": "'whole'", "path": "'/runs/' || job", "format": "'torch zip'",
         "fingerprint": "md5(job::VARCHAR)", "stamp": "'[]'", "size_bytes": "1000000", "ordinal": f"job // {RUNS}",
@@ -143,7 +170,7 @@ def loose_rows(job: int) -> Iterator[Row]:
     }  # fmt: skip
     for plugin, metric in PLUGINS.items():
         same = {**work, "plugin": plugin, "basis": f"basis-{plugin}"}
-        yield {**same, "record": "outcome", "status": "ok", "reason": "", "attempt": 1, "wall_seconds": 0.25}
+        yield {**same, "record": "outcome", "status": "ok", "reason": "", "attempt": 1, "readings": PARTS}
         for part in range(PARTS):
             found: Row = {"metric": metric, "part": f"layer.{part}", "depth": part, "value": part / 7, "status": "ok"}
             yield {**same, "record": "reading", "kind": "Linear", "group": "", "split": "", "unit": "weight", **found}

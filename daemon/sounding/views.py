@@ -53,7 +53,7 @@ def _current(record: str, names: Sequence[str]) -> str:
 
 
 _SAME_SERIES = 'store, run, model, other_run, plugin, metric, part, kind, "index", "group", split'
-_METRIC = """(metric = {0} OR (plugin = split_part({0}, '.', 1) AND metric = substr({0}, strpos({0}, '.') + 1)))"""
+METRIC = """(metric = {0} OR (plugin = split_part({0}, '.', 1) AND metric = substr({0}, strpos({0}, '.') + 1)))"""
 
 # Name → SQL; each refers to `recorded` and to those before it. `{current}` stands for the test that a row's work is
 # current, `{attributes}` for a column per attribute of the runs.
@@ -102,25 +102,25 @@ TAKEN: dict[str, frozenset[str]] = {
 # Name → (parameters and body) of a table macro.
 MACROS: dict[str, str] = {
     "last": f"""(wanted) AS TABLE
-        SELECT * FROM readings WHERE {_METRIC.format("wanted")}
+        SELECT * FROM readings WHERE {METRIC.format("wanted")}
         QUALIFY row_number() OVER (PARTITION BY {_SAME_SERIES} ORDER BY step DESC, recorded_at DESC) = 1""",
     "against": f"""(wanted) AS TABLE
         SELECT readings.*, other.metric AS against_metric, other.part AS against_part,
             other.split AS against_split, other.value AS against_value
-        FROM readings JOIN (SELECT * FROM readings WHERE {_METRIC.format("wanted")}) AS other
+        FROM readings JOIN (SELECT * FROM readings WHERE {METRIC.format("wanted")}) AS other
             ON readings.checkpoint_id = other.checkpoint_id AND readings.model = other.model
             AND (other.part = '' OR other.part = readings.part)""",
     "at_level": f"""(wanted, crossing, threshold) AS TABLE
         WITH pairs AS (
             SELECT store, run, model, part AS crossing_part, split AS crossing_split, step AS after, value AS high,
                 lag(step) OVER series AS before, lag(value) OVER series AS low
-            FROM readings WHERE {_METRIC.format("crossing")}
+            FROM readings WHERE {METRIC.format("crossing")}
             WINDOW series AS (PARTITION BY {_SAME_SERIES} ORDER BY step, recorded_at)
         ), crossings AS (
             SELECT *, (threshold - low) / (high - low) AS way FROM pairs
             WHERE (low < threshold AND high >= threshold) OR (low > threshold AND high <= threshold)
             QUALIFY row_number() OVER (PARTITION BY store, run, model, crossing_part, crossing_split ORDER BY after) = 1
-        ), found AS (SELECT * FROM readings WHERE {_METRIC.format("wanted")})
+        ), found AS (SELECT * FROM readings WHERE {METRIC.format("wanted")})
         SELECT b.store, b.run, b.model, crossing_part, crossing_split, before + way * (after - before) AS step,
             b.plugin, b.metric, b.part, b.split, a.value + way * (b.value - a.value) AS value, b.unit
         FROM crossings JOIN found AS b ON b.store = crossings.store AND b.run = crossings.run
