@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sounding.passes import Model, Other, Weights
+from sounding.passes import Gradients, Model, Other, Weights
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,16 @@ def _state(module: nn.Module) -> _State:
         frozenset(name for name, each in named.items() if not each.requires_grad),
         sum(len(getattr(each, kind)) for each in module.modules() for kind in hooks),
     )
+
+
+def given_tensors(arguments: Iterable[Any]) -> list[object]:
+    """Every tensor among a plugin's arguments, in order: those of passes that are mappings, and the model's state."""
+    found: list[object] = []
+    for each in arguments:
+        if isinstance(each, Other):
+            found.extend(given_tensors(vars(each)["_passes"].values()))
+        elif isinstance(each, Model):
+            found.extend(each.module.state_dict().values())
+        elif isinstance(each, Weights | Gradients):
+            found.extend(each.values())
+    return found

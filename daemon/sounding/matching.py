@@ -102,7 +102,7 @@ def _guess(stored: Sequence[str], target: Sequence[str]) -> str:
     if theirs != ours and theirs:
         return (
             f"Every stored name starts with `{theirs}`, no such prefix is shared by the architecture: "
-            f"perhaps a wrapper that calls its network `{theirs[:-1]}` was saved, and that network differs from this one."
+            f"perhaps a wrapper calling its network `{theirs[:-1]}` was saved, and its network differs from this one."
         )
     common = len({*stored} & {*target})
     if common:

@@ -21,7 +21,7 @@ from sounding.supply import PassFailure
 _ORDER = ("weights", "data", "gradient", "curvature", "offline")  # cheap readings first
 
 
-class _Damage(Exception):
+class Damage(Exception):
     """What a plugin changed that was not its own."""
 
 
@@ -90,8 +90,8 @@ def _run(bench: Bench, loaded: Loaded, task: Task) -> TaskResult:
     start = time.perf_counter()
     damaged = False
     try:
-        result = _measured(bench, plugin, task)
-    except _Damage as damage:
+        result = measured(bench, plugin, task)
+    except Damage as damage:
         result, damaged = TaskResult(task, Ending.FAILED, str(damage)), True
     except PassFailure as failure:
         result = TaskResult(task, failure.ending, failure.reason)
@@ -102,7 +102,8 @@ def _run(bench: Bench, loaded: Loaded, task: Task) -> TaskResult:
     return replace(result, wall_seconds=time.perf_counter() - start)
 
 
-def _measured(bench: Bench, plugin: AnyPlugin, task: Task) -> TaskResult:
+def measured(bench: Bench, plugin: AnyPlugin, task: Task) -> TaskResult:
+    """One plugin on one subject. Raises PassFailure, SoundingError for wrong options, and Damage."""
     options = resolve(f"plugin {plugin.name}", plugin.options, task.options)
     arguments = bench.values(plugin, task)
     watched = Watch.over(arguments)
@@ -110,7 +111,7 @@ def _measured(bench: Bench, plugin: AnyPlugin, task: Task) -> TaskResult:
         ending, reason, findings = _call(plugin, arguments, options)
     leaks = watched.leaks()
     if leaks:
-        raise _Damage(f"{plugin.name} {'; '.join(leaks)}; work on a copy, and leave everything as it was")
+        raise Damage(f"{plugin.name} {'; '.join(leaks)}; work on a copy, and leave everything as it was")
     circumstances = bench.circumstances(plugin, task)
     return TaskResult(task, ending, reason, findings, seed=seed.seed if seed.used else None, **circumstances)
 

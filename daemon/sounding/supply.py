@@ -117,7 +117,10 @@ class Supply:
     def _traversed(self, makers: Mapping[str, Wanted], wanted: Iterable[str]) -> dict[str, object]:
         try:
             model, recipe, run = (self.get(need, wanted) for need in ("model", "recipe", "run"))
-            return self._guarded("traversal of the probe", lambda: traverse(model, recipe.probe(run), makers))
+            results: dict[str, object] = self._guarded(
+                "traversal of the probe", lambda: traverse(model, recipe.probe(run), makers)
+            )
+            return results
         except PassFailure as failure:
             return dict.fromkeys(makers, failure)
 

@@ -1,0 +1,117 @@
+"""The engine behind the fixture of `sounding.testing`: a plugin run as the worker would, and watched more closely."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+
+from sounding.bench import Bench
+from sounding.collecting import AnyPass, AnyPlugin, Found
+from sounding.digest import digest_of
+from sounding.discovery import Loaded, assemble, load
+from sounding.leaks import given_tensors
+from sounding.measure import Damage, measured
+from sounding.probe import Probe
+from sounding.recipe import Recipe
+from sounding.records import Checkpoint, Ending, Finding, Job, Key, SoundingError, Subject, Task, TaskResult
+from sounding.stamps import stamp_of
+from sounding.supply import PassFailure
+
+if TYPE_CHECKING:
+    from sounding.testing import Trial
+
+
+def trial_in(directory: Path) -> "Trial":
+    """A trial that writes its checkpoints into `directory`."""
+
+    def run(
+        plugin: AnyPlugin,
+        *,
+        model: nn.Module | None = None,
+        probe: Probe | None = None,
+        checkpoint: Mapping[str, Any] | None = None,
+        previous: Mapping[str, Any] | None = None,
+        functions: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, int | float | str] | None = None,
+        also: Iterable[AnyPass] = (),
+        **options: object,
+    ) -> list[Finding]:
+        if checkpoint is None:
+            checkpoint = {"model": model.state_dict()} if model is not None else None
+        if checkpoint is None:
+            raise SoundingError("give `sounding_plugin` a `model` or a `checkpoint` to measure.")
+        now = _saved(directory / "now.pt", checkpoint, 1)
+        others = () if previous is None else (_saved(directory / "previous.pt", previous, 0),)
+        job = Job(1, now, (_task(plugin, now, others, options),), others, dict(attributes or {}))
+        return _twice(job, _loaded(plugin, also), plugin, _recipe(model, probe, functions or {}))
+
+    return run
+
+
+def _twice(job: Job, loaded: Loaded, plugin: AnyPlugin, recipe: Recipe) -> list[Finding]:
+    first, second = (_once(job, loaded, plugin, recipe) for _ in range(2))
+    for one, other in zip(first.findings, second.findings, strict=False):
+        if repr(one) != repr(other):
+            pytest.fail(f"{plugin.name} found {one} in a first run and {other} in a second: seed what it draws")
+    if len(first.findings) != len(second.findings):
+        pytest.fail(
+            f"{plugin.name} found {len(first.findings)} things in a first run, {len(second.findings)} in a second"
+        )
+    return list(first.findings)
+
+
+def _once(job: Job, loaded: Loaded, plugin: AnyPlugin, recipe: Recipe) -> TaskResult:
+    try:
+        with Bench(job, loaded, recipe) as bench:
+            arguments = bench.values(plugin, job.tasks[0])
+            before = digest_of(given_tensors(arguments))
+            result = measured(bench, plugin, job.tasks[0])
+            # Version counters miss writes through `.data` and numpy; the bytes do not.
+            changed = digest_of(given_tensors(arguments)) != before
+            del arguments
+    except (Damage, PassFailure, SoundingError) as error:
+        pytest.fail(str(error))
+    if changed:
+        pytest.fail(f"{plugin.name} wrote to the weights, the model or another pass's tensors; work on a copy")
+    if result.ending not in (Ending.OK, Ending.SKIPPED):
+        pytest.fail(result.reason)
+    return result
+
+
+def _loaded(plugin: AnyPlugin, also: Iterable[AnyPass]) -> Loaded:
+    installed = [Found(each, "sounding: installed") for each in load().passes.values()]
+    loaded = assemble([*installed, *(Found(each, "test: pass") for each in also), Found(plugin, "test: plugin")])
+    for refusal in loaded.refusals:
+        pytest.fail(f"{refusal.name} was refused: {refusal.reason}")
+    return loaded
+
+
+def _recipe(model: nn.Module | None, probe: Probe | None, functions: Mapping[str, Any]) -> Recipe:
+    own: dict[str, Any] = {}
+    if model is not None:
+        own["architecture"] = lambda checkpoint: copy.deepcopy(model)
+    if probe is not None:
+        own["probe"] = lambda run: probe
+    return Recipe("the test's recipe", 1, {**own, **functions})
+
+
+def _saved(path: Path, tree: Mapping[str, Any], step: int) -> Checkpoint:
+    torch.save(dict(tree), path)
+    name, stamp = path.stem, stamp_of(path)
+    return Checkpoint(name, "test", "test", step, str(path), "torch", name, stamp, step, datetime.now(UTC))
+
+
+def _task(plugin: AnyPlugin, now: Checkpoint, others: tuple[Checkpoint, ...], options: Mapping[str, object]) -> Task:
+    subject = Subject(plugin.over, "test", "test", now.step, now.checkpoint_id)
+    if plugin.over == "pair":
+        if not others:
+            raise SoundingError(f"{plugin.name} compares two checkpoints: give `sounding_plugin` a `previous` one.")
+        other = others[0]
+        subject = replace(subject, other_run="test", other_step=other.step, other_checkpoint_id=other.checkpoint_id)
+    return Task(Key(plugin.name, plugin.version, "", "", subject.identity), subject, dict(options))

@@ -1,0 +1,42 @@
+"""Every bundled plugin has a test, a doc page, and metrics that say what they are."""
+
+import pkgutil
+from pathlib import Path
+
+import pytest
+
+import sounding_plugins
+from sounding.discovery import describe
+
+ROOT = Path(__file__).parents[2]
+SHEETS = {
+    name: sheet for name, sheet in describe({}, {}).plugins.items() if ": sounding_plugins." in sheet.origin
+}
+
+
+def test_every_module_brings_a_plugin_of_its_own_name():
+    assert {module.name for module in pkgutil.iter_modules(sounding_plugins.__path__)} == set(SHEETS)
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_it_has_a_test(name):
+    assert (ROOT / "tests" / "plugins" / f"test_{name}.py").is_file()
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_its_metrics_say_what_they_are(name):
+    for metric in SHEETS[name].metrics:
+        assert metric.unit
+        assert metric.meaning
+        assert metric.source
+    assert SHEETS[name].summary.endswith(".")
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_its_page_tells_formula_unit_source_cost_and_traps(name):
+    page = (ROOT / "docs" / "plugins" / f"{name}.md").read_text()
+    assert page.startswith(f"# {name}\n")
+    for word in ("formula", "unit", "**Source.**", f"**Cost.** `{SHEETS[name].cost}`", "## Traps"):
+        assert word in page, word
+    for thing in (*SHEETS[name].metrics, *SHEETS[name].options):
+        assert f"`{thing.name}" in page, thing.name
