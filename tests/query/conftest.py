@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from sounding.query import connect
 from sounding.records import (
     Attribute,
@@ -108,9 +109,7 @@ class Lab:
         return self.publish(lambda seq, at: [setting_row(self.sheet(plugin, version, options_hash), seq, at)])
 
     def attribute(self, run: str, key: str, text: str, source: str = "path", number: float | None = None) -> str:
-        return self.publish(
-            lambda seq, at: [attribute_row("lab", run, Attribute(key, number, text, source), seq, at)]
-        )
+        return self.publish(lambda seq, at: [attribute_row("lab", run, Attribute(key, number, text, source), seq, at)])
 
     def verdict(self, checkpoint: Checkpoint, state: State, reason: str = "") -> str:
         complete = state is State.COMPLETE

@@ -1,6 +1,10 @@
 """What counts as current, and what the views show of it; every expectation is written out by hand."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+
 from sounding.query import NAMES, connect
 from sounding.records import Curve, Ending, Reading, Skip, State
 from sounding.views import MACROS, READING, VIEWS
@@ -8,7 +12,7 @@ from sounding.views import MACROS, READING, VIEWS
 LOSSES = "SELECT run, step, value FROM readings ORDER BY ALL"
 
 
-def test_no_results_give_empty_views_with_all_columns(tmp_path):
+def test_no_results_give_empty_views_with_all_columns(tmp_path: Path):
     with connect(tmp_path / "nothing") as connection:
         for view in VIEWS:
             assert connection.execute(f"SELECT * FROM {view}").fetchall() == []
@@ -18,7 +22,7 @@ def test_no_results_give_empty_views_with_all_columns(tmp_path):
     assert (types["value"], types["step"], types["recorded_at"]) == ("DOUBLE", "BIGINT", "TIMESTAMP")
 
 
-def test_readings_show_the_version_in_force(lab):
+def test_readings_show_the_version_in_force(lab: Any):
     lab.setting("loss", 1)
     lab.measured("loss", lab.checkpoint(step=1), 1.0)
     lab.measured("other", lab.checkpoint(step=1), 9.0)
@@ -29,7 +33,7 @@ def test_readings_show_the_version_in_force(lab):
     assert len(lab.ask("FROM readings_all")) == 3
 
 
-def test_readings_return_to_an_older_setting_when_it_is_in_force_again(lab):
+def test_readings_return_to_an_older_setting_when_it_is_in_force_again(lab: Any):
     lab.setting("loss", 1, "few")
     lab.measured("loss", lab.checkpoint(step=1), 1.0, options_hash="few")
     lab.setting("loss", 1, "many")
@@ -39,13 +43,13 @@ def test_readings_return_to_an_older_setting_when_it_is_in_force_again(lab):
     assert lab.ask("SELECT plugin, options_hash, options FROM settings") == [("loss", "few", '{"top_k": 10}')]
 
 
-def test_a_plugin_without_setting_goes_by_its_newest_outcome(lab):
+def test_a_plugin_without_setting_goes_by_its_newest_outcome(lab: Any):
     lab.measured("loss", lab.checkpoint(step=1), 1.0, version=2)
     lab.measured("loss", lab.checkpoint(step=2), 2.0, version=3)
     assert lab.ask(LOSSES) == [("a", 2, 2.0)]
 
 
-def test_a_new_basis_retires_the_readings_of_its_run_only(lab):
+def test_a_new_basis_retires_the_readings_of_its_run_only(lab: Any):
     lab.measured("loss", lab.checkpoint("a", 1), 1.0, basis="old")
     lab.measured("loss", lab.checkpoint("a", 2), 2.0, basis="old")
     lab.measured("loss", lab.checkpoint("b", 1), 3.0, basis="old")
@@ -53,13 +57,13 @@ def test_a_new_basis_retires_the_readings_of_its_run_only(lab):
     assert lab.ask(LOSSES) == [("a", 2, 4.0), ("b", 1, 3.0)]
 
 
-def test_a_new_basis_of_one_network_leaves_the_other_network_alone(lab):
+def test_a_new_basis_of_one_network_leaves_the_other_network_alone(lab: Any):
     lab.measured("loss", lab.checkpoint("a", 1), 1.0, basis="old", model="raw")
     lab.measured("loss", lab.checkpoint("a", 1), 2.0, basis="new", model="ema")
     assert lab.ask(LOSSES) == [("a", 1, 1.0), ("a", 1, 2.0)]
 
 
-def test_redo_withdraws_readings_until_they_are_measured_again(lab):
+def test_redo_withdraws_readings_until_they_are_measured_again(lab: Any):
     checkpoint = lab.checkpoint(step=1)
     lab.measured("loss", checkpoint, 1.0)
     lab.measured("loss", lab.checkpoint(step=2), 5.0)
@@ -71,7 +75,7 @@ def test_redo_withdraws_readings_until_they_are_measured_again(lab):
 
 
 @pytest.mark.parametrize("folded", [False, True])
-def test_views_are_the_same_when_folded(lab, folded):
+def test_views_are_the_same_when_folded(lab: Any, folded: bool):
     checkpoint = lab.checkpoint(step=1)
     lab.ended("loss", checkpoint, Ending.CRASHED, "signal 11", 1)
     lab.measured("loss", checkpoint, 1.0, attempt=2)
@@ -84,13 +88,13 @@ def test_views_are_the_same_when_folded(lab, folded):
     assert lab.ask("SELECT status FROM outcomes_all ORDER BY seq") == [("crashed",), ("ok",), ("redo",), ("ok",)]
 
 
-def test_findings_of_an_attempt_that_failed_are_not_kept(lab):
+def test_findings_of_an_attempt_that_failed_are_not_kept(lab: Any):
     lab.measured("loss", lab.checkpoint(step=1), 1.0, ending=Ending.FAILED, reason="ValueError: no")
     assert lab.ask("FROM readings_all") == []
     assert lab.ask("SELECT status, reason, readings FROM outcomes") == [("failed", "ValueError: no", 0)]
 
 
-def test_pairs_carry_both_checkpoints_and_are_apart_by_the_second(lab):
+def test_pairs_carry_both_checkpoints_and_are_apart_by_the_second(lab: Any):
     first, second, third = (lab.checkpoint(step=step) for step in (1, 2, 3))
     lab.measured("change", third, 0.5, other=first)
     lab.measured("change", third, 0.25, other=second)
@@ -99,7 +103,7 @@ def test_pairs_carry_both_checkpoints_and_are_apart_by_the_second(lab):
     assert lab.ask("SELECT over, count(*) FROM outcomes GROUP BY ALL") == [("pair", 2)]
 
 
-def test_a_reading_keeps_every_property(lab):
+def test_a_reading_keeps_every_property(lab: Any):
     reading = Reading("norm", 1.5, None, "fc.weight", "train", "Linear", 2, 4, "odd", 1.0, 2.0, 0.25, "unconverged")
     lab.measured("weights", lab.checkpoint(step=1), reading)
     asked = """SELECT metric, value, label, part, split, kind, depth, "index", "group", low, high, stderr, status, unit,
@@ -110,7 +114,7 @@ def test_a_reading_keeps_every_property(lab):
     assert str(row[21]) == "2026-05-01 12:00:01"
 
 
-def test_curves_labels_and_skips_are_kept_apart_from_numbers(lab):
+def test_curves_labels_and_skips_are_kept_apart_from_numbers(lab: Any):
     found = (Curve("norm", (1.0, 2.0), (3.0, float("inf"))), Reading("regime", label="lazy"), Skip("too small", "bias"))
     lab.measured("spectrum", lab.checkpoint(step=1), *found)
     assert lab.ask("SELECT metric, x, y, unit FROM curves") == [("norm", [1.0, 2.0], [3.0, float("inf")], "nat")]
@@ -119,7 +123,7 @@ def test_curves_labels_and_skips_are_kept_apart_from_numbers(lab):
     assert lab.ask("SELECT readings FROM outcomes") == [(1,)]
 
 
-def test_checkpoints_show_the_newest_verdict_of_every_content(lab):
+def test_checkpoints_show_the_newest_verdict_of_every_content(lab: Any):
     first, second = lab.checkpoint(content="x"), lab.checkpoint(content="y")
     lab.verdict(first, State.PENDING, "6 of 8 shards")
     assert lab.ask("SELECT status, reason FROM checkpoints") == [("pending", "6 of 8 shards")]
@@ -134,7 +138,7 @@ def test_checkpoints_show_the_newest_verdict_of_every_content(lab):
     ]
 
 
-def test_abandoned_is_revoked_when_the_checkpoint_becomes_whole(lab):
+def test_abandoned_is_revoked_when_the_checkpoint_becomes_whole(lab: Any):
     checkpoint = lab.checkpoint(step=5)
     lab.verdict(checkpoint, State.ABANDONED, "the run has gone on")
     lab.verdict(checkpoint, State.COMPLETE)
@@ -143,7 +147,7 @@ def test_abandoned_is_revoked_when_the_checkpoint_becomes_whole(lab):
     ]
 
 
-def test_last_gives_the_reading_at_the_greatest_step(lab):
+def test_last_gives_the_reading_at_the_greatest_step(lab: Any):
     for run, step, value in (("a", 10, 1.0), ("a", 20, 0.5), ("b", 30, 0.75)):
         lab.measured("loss", lab.checkpoint(run, step), value)
     lab.measured("weights", lab.checkpoint("a", 20), Reading("norm", 7.0))
@@ -152,7 +156,7 @@ def test_last_gives_the_reading_at_the_greatest_step(lab):
     assert lab.ask("SELECT value FROM last('loss.norm')") == []
 
 
-def test_at_level_interpolates_to_the_first_crossing(lab):
+def test_at_level_interpolates_to_the_first_crossing(lab: Any):
     for step, loss, norm in ((0, 2.0, 10.0), (10, 1.0, 30.0), (20, 0.0, 90.0), (30, 1.5, 0.0)):
         lab.measured("loss", lab.checkpoint("a", step), loss)
         lab.measured("weights", lab.checkpoint("a", step), Reading("norm", norm))
@@ -162,7 +166,7 @@ def test_at_level_interpolates_to_the_first_crossing(lab):
     assert lab.ask("FROM at_level('norm', 'loss', 5.0)") == []
 
 
-def test_against_puts_another_metric_of_the_same_checkpoint_beside(lab):
+def test_against_puts_another_metric_of_the_same_checkpoint_beside(lab: Any):
     for step, loss, norm in ((0, 2.0, 10.0), (10, 1.0, 30.0)):
         lab.measured("loss", lab.checkpoint("a", step), loss)
         lab.measured("weights", lab.checkpoint("a", step), Reading("norm", norm, part="fc"))
@@ -171,7 +175,7 @@ def test_against_puts_another_metric_of_the_same_checkpoint_beside(lab):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_name_can_be_made_alone(lab, name):
+def test_every_name_can_be_made_alone(lab: Any, name: str):
     lab.measured("loss", lab.checkpoint(step=1), 1.0)
     arguments = {"last": "('loss')", "against": "('loss')", "at_level": "('loss', 'loss', 1.0)"}
     with connect(lab.results.path, [name]) as connection:
