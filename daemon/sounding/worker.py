@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
@@ -59,10 +59,12 @@ def perform(job: Job, temporary: str, sheets: dict[str, PluginSheet]) -> tuple[T
 
     No file is written when the checkpoint changed under the job or when it has no task.
     """
+    from sounding.devices import choose_device
     from sounding.measure import measure
     from sounding.results import write_rows
     from sounding.rows import result_rows
 
+    job = replace(job, device=choose_device(job.device, job.checkpoint.size_bytes))
     with Gauge() as gauge:
         results = measure(job)
     now, peak = datetime.now(UTC), gauge.peak_bytes
