@@ -14,7 +14,7 @@ import torch
 from sounding.contents import contents_of
 from sounding.formats import format_of
 from sounding.formats.proof import ImpossibleError, UnfinishedError
-from sounding.records import SoundingError, State, TensorRef
+from sounding.records import SoundingError, TensorRef
 
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if os.uname().sysname == "Linux" else 0)
 _SpanKey = tuple[str, int, int]
@@ -26,13 +26,12 @@ def open_checkpoint(path: str) -> "Opened":
     kind = format_of(place) if place.exists() else None
     if kind is None:
         raise SoundingError(f"{path} is not a checkpoint of a known format (or is gone).")
-    proof = kind.prove(place)
-    if proof.state is not State.COMPLETE:
-        raise SoundingError(f"{path} cannot be opened, it is {proof.state.value}: {proof.reason}.")
     try:
         return Opened(kind.read(place))
-    except (UnfinishedError, ImpossibleError, OSError) as error:
-        raise SoundingError(f"{path} changed while it was opened: {error}.") from error
+    except UnfinishedError as error:
+        raise SoundingError(f"{path} cannot be opened, it is not whole: {error}.") from error
+    except (ImpossibleError, OSError) as error:
+        raise SoundingError(f"{path} cannot be opened: {error}.") from error
 
 
 class Opened:

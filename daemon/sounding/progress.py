@@ -1,9 +1,9 @@
 """How far training had come, as far as a checkpoint's tree tells, each fact with the place it was read from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from sounding.formats.scalars import number
+from sounding.formats.scalars import number, numbers
 from sounding.records import Fact, Progress
 
 _STEP = ("global_step", "iter_num", "iteration", "step", "steps", "it", "iter", "num_updates", "epoch")
@@ -13,6 +13,7 @@ _TOKENS = ("tokens", "tokens_seen", "num_tokens", "total_tokens", "n_tokens", "n
 _EXAMPLES = ("examples", "examples_seen", "samples", "samples_seen", "num_samples", "consumed_samples",
              "consumed_train_samples")  # fmt: skip
 _WALL_TIME = ("wall_time", "walltime", "train_time", "elapsed", "timestamp", "time")
+_MOST_STATES = 256
 _INSIDE = ("trainer_state", "__metadata__", "progress", "train_state", "training_state", "meta", "state", "metadata")
 
 
@@ -83,9 +84,15 @@ def _adam_step(optimizer: object | None) -> Fact | None:
     states = optimizer.get("state") if isinstance(optimizer, Mapping) else None
     if not isinstance(states, Mapping):
         return None
-    steps = [number(state.get("step")) for state in states.values() if isinstance(state, Mapping)]
+    steps = numbers([state.get("step") for state in _spread(states.values()) if isinstance(state, Mapping)])
     known = [step for step in steps if step is not None]
     return _whole(Fact(max(known), "optimizer.state.step")) if known else None
+
+
+def _spread(states: Iterable[object]) -> list[object]:
+    """Some of many: every step lies on a page of its own, and reading thousands is slow on a network."""
+    listed = list(states)
+    return listed[:: max(1, len(listed) // _MOST_STATES)]
 
 
 def _rate(optimizer: object | None) -> Fact | None:

@@ -13,6 +13,7 @@ _END = b"PK\x05\x06"
 _END_BYTES = 22
 _END64 = b"PK\x06\x06"
 _LOCATOR64_BYTES = 20
+_NARROW_MOST = 0xFFFFFFFF  # "see the 64-bit record"
 _LOCAL = b"PK\x03\x04"
 _LOCAL_BYTES = 30
 _MOST_DIRECTORY_BYTES = 256 << 20
@@ -76,8 +77,12 @@ def _require_directory(file: BinaryIO, size: int) -> None:
         raise missing
     length, start = struct.unpack("<II", end[12:20])
     end_of_directory = size - _END_BYTES
-    if size >= _END_BYTES + _LOCATOR64_BYTES + 56:
-        length, start, end_of_directory = _wide_directory(file, size) or (length, start, end_of_directory)
+    wide = _wide_directory(file, size)
+    if wide is not None:
+        # Both ends must agree where the narrow one can say it: a tail of zeros leaves only the wide one intact.
+        if length not in (wide[0], _NARROW_MOST) or start not in (wide[1], _NARROW_MOST):
+            raise missing
+        length, start, end_of_directory = wide
     if length > _MOST_DIRECTORY_BYTES:
         raise ImpossibleError(f"the zip's central directory claims {megabytes(length)}, more than any checkpoint needs")
     # A zip inside a tensor ends like a zip as well; only the outer one has its directory where it says.
@@ -86,13 +91,16 @@ def _require_directory(file: BinaryIO, size: int) -> None:
 
 
 def _wide_directory(file: BinaryIO, size: int) -> tuple[int, int, int] | None:
+    """Length, start and end of the directory from the 64-bit record, which torch always writes; None without one."""
+    if size < _END_BYTES + _LOCATOR64_BYTES + 56:
+        return None
     file.seek(size - _END_BYTES - _LOCATOR64_BYTES)
     locator = file.read(_LOCATOR64_BYTES)
     if not locator.startswith(b"PK\x06\x07"):
         return None
     (position,) = struct.unpack("<Q", locator[8:16])
     if position + 56 != size - _END_BYTES - _LOCATOR64_BYTES:
-        raise ImpossibleError("the zip's 64-bit directory end is not where its locator says")
+        raise UnfinishedError(f"the zip's 64-bit directory end is not where its locator says: {megabytes(size)} so far")
     file.seek(position)
     record = file.read(56)
     if len(record) < 56 or not record.startswith(_END64):

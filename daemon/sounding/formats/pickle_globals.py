@@ -92,7 +92,7 @@ def _datetime(payload: object, *rest: object) -> str:
 
 
 def _date(payload: Any, *rest: Any) -> str:
-    arguments = (payload.encode("latin1") if isinstance(payload, str) else payload, *rest)
+    arguments: tuple[Any, ...] = (payload.encode("latin1") if isinstance(payload, str) else payload, *rest)
     return datetime.date(*arguments).isoformat()
 
 

@@ -14,7 +14,7 @@ from sounding.formats.stubs import Array, Foreign, NumpyType, Sealed, Storage, S
 from sounding.records import Opaque
 
 MOST_PICKLE_BYTES = 256 << 20
-_DEEPEST = 300
+_DEEPEST = 150  # a module inside a module takes three levels
 _STOP = b"."
 
 
@@ -47,9 +47,16 @@ class _Unpickler(pickle.Unpickler):
         return Storage(self._file, member.start, member.size, kind.dtype)
 
 
+def _attribute(owner: object, name: str, *_: object) -> object:
+    return _stand_in(f"{owner.__name__}.{name}") if isinstance(owner, Sealed) else Foreign(name, (owner,))
+
+
 @lru_cache(maxsize=4096)
 def _stand_in(name: str) -> Sealed:
     call: Callable[..., object] | None = CALLS.get(name)
+
+    if name == "builtins.getattr":  # how nested classes and bound methods are named
+        call = _attribute
 
     def make(_cls: type, *args: object, **_: object) -> object:
         return Foreign(name, args) if call is None else call(*args)

@@ -34,7 +34,7 @@ class Format:
 
     `check` returns what was proven in words, and raises UnfinishedError, ImpossibleError or OSError; callers
     use `prove`.
-    `fingerprint` and `read` are called on complete checkpoints and raise the same when that has changed.
+    `fingerprint` and `read` raise the same; `read` returns only what it has proven whole itself.
     """
 
     name: str

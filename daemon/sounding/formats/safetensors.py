@@ -50,6 +50,7 @@ def fingerprint(path: Path) -> str:
 
 def read(path: Path) -> dict[str, object]:
     """Tensors by name; the file's own notes, if any, under `__metadata__`."""
+    check(path)
     with opened(path) as file:
         header, raw = _header(file)
     spans = _spans(header)

@@ -2,7 +2,10 @@
 
 import math
 import struct
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 from sounding.formats.dtypes import ITEM_BYTES
 from sounding.formats.proof import ImpossibleError, opened
@@ -16,18 +19,34 @@ _STRUCT = {
 
 def number(value: object) -> int | float | None:
     """A finite number from a plain value or a tensor of one element; None for anything else, truth values included."""
-    if isinstance(value, TensorRef):
-        value = _element(value) if math.prod(value.shape) == 1 and value.dtype != "bool" else None
+    return numbers((value,))[0]
+
+
+def numbers(values: Iterable[object]) -> list[int | float | None]:
+    """The same for many values, opening each file once."""
+    with ExitStack() as stack:
+        files: dict[str, BinaryIO] = {}
+        found: list[int | float | None] = []
+        for value in values:
+            if isinstance(value, TensorRef):
+                value = _element(value, files, stack) if math.prod(value.shape) == 1 else None
+            found.append(_finite(value))
+        return found
+
+
+def _finite(value: object) -> int | float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if math.isfinite(value) else None
 
 
-def _element(ref: TensorRef) -> int | float | None:
+def _element(ref: TensorRef, files: dict[str, BinaryIO], stack: ExitStack) -> int | float | bool | None:
+    if ref.file not in files:
+        files[ref.file] = stack.enter_context(opened(Path(ref.file)))
     size = ITEM_BYTES[ref.dtype]
-    with opened(Path(ref.file)) as file:
-        file.seek(ref.storage_start + ref.offset * size)
-        data = file.read(size)
+    file = files[ref.file]
+    file.seek(ref.storage_start + ref.offset * size)
+    data = file.read(size)
     if len(data) < size:
         raise ImpossibleError(f"{ref.file} has become shorter while it was read")
     if ref.dtype == "bfloat16":  # the upper half of a float32

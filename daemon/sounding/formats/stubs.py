@@ -43,6 +43,10 @@ class Foreign:
         """Keep the state as it is."""
         self.state = state
 
+    def __call__(self, *args: object) -> "Foreign":
+        """What a call of a bound method or a partial function would have made."""
+        return Foreign(self.class_name, (self, *args))
+
     def __setitem__(self, key: object, value: object) -> None:
         """Keep an entry of a dict subclass."""
         self.entries[key] = value
@@ -165,7 +169,7 @@ def view(storage: object, offset: object, shape: object, stride: object, dtype: 
 
 def whole_numbers(values: object) -> tuple[int, ...]:
     """Sizes or strides as torch allows them. Raises ImpossibleError for anything else."""
-    numbers = tuple(values) if isinstance(values, (tuple, list)) else (None,)
+    numbers: tuple[Any, ...] = tuple(values) if isinstance(values, (tuple, list)) else (None,)
     # More than 64 dimensions: torch has no such tensor, and their product could be a number of megabytes.
     if len(numbers) > 64 or any(type(n) is not int or n < 0 or n >= 1 << 62 for n in numbers):
         raise ImpossibleError(f"a tensor's shape, stride or offset is not made of whole numbers: {str(values)[:80]}")

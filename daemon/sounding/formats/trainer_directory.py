@@ -43,6 +43,7 @@ def fingerprint(path: Path) -> str:
 
 def read(path: Path) -> dict[str, object]:
     """The network under "model" beside "optimizer", "scheduler", "trainer_state", "config" and "training_args"."""
+    check(path)
     tree = weights_directory.read(path)
     for key, name in _PARTS.items():
         if (path / name).exists():

@@ -65,6 +65,7 @@ def fingerprint(path: Path) -> str:
 
 def read(path: Path) -> dict[str, object]:
     """The network under "model", and the configuration beside it, if any, under "config"."""
+    check(path)
     model: dict[str, object] = {}
     for file in find_weights(path).files:
         model.update(_tensors(file))
