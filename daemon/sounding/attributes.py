@@ -16,6 +16,7 @@ _INSIDE = "checkpoint:"
 _MOST_BYTES = 1 << 20
 _MOST_ATTRIBUTES = 2000
 _MOST_VISITS = 20_000  # of nested values: a small YAML file can refer to one list a billion times
+_MOST_TEXT = 1000  # characters
 _DEEPEST = 10
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _Scalar = bool | int | float | str | None
@@ -50,9 +51,12 @@ def attribute(key: str, value: _Scalar, source: str) -> Attribute:
     if isinstance(value, bool):
         return Attribute(key, float(value), "true" if value else "false", source)
     if isinstance(value, str):
-        return Attribute(key, float(value) if _NUMBER.fullmatch(value.strip()) else None, value, source)
+        finite = number(float(value)) if _NUMBER.fullmatch(value.strip()) else None
+        text = value if len(value) <= _MOST_TEXT else f"{value[:_MOST_TEXT]}…"
+        return Attribute(key, finite, text, source)
     finite = number(value)
-    return Attribute(key, None if finite is None or abs(finite) > 1e308 else float(finite), str(value), source)
+    text = f"a whole number of {value.bit_length()} bits" if finite is None and isinstance(value, int) else str(value)
+    return Attribute(key, None if finite is None else float(finite), text, source)
 
 
 def _pairs_of(source: str, sighting: Sighting, root: str, tree: object) -> list[tuple[str, _Scalar]]:

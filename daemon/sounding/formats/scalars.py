@@ -11,6 +11,7 @@ from sounding.formats.dtypes import ITEM_BYTES
 from sounding.formats.proof import ImpossibleError, opened
 from sounding.records import TensorRef
 
+_WIDEST = 1 << 63  # whole numbers beyond 64 bits fit into no result
 _STRUCT = {
     "float64": "d", "float32": "f", "float16": "e", "int64": "q", "int32": "i", "int16": "h", "int8": "b",
     "uint64": "Q", "uint32": "I", "uint16": "H", "uint8": "B", "bool": "?",
@@ -18,7 +19,7 @@ _STRUCT = {
 
 
 def number(value: object) -> int | float | None:
-    """A finite number from a plain value or a tensor of one element; None for anything else, truth values included."""
+    """A finite number of 64 bits, plain or a tensor of one element; None for anything else, truth values included."""
     return numbers((value,))[0]
 
 
@@ -37,6 +38,8 @@ def numbers(values: Iterable[object]) -> list[int | float | None]:
 def _finite(value: object) -> int | float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
+    if isinstance(value, int):
+        return value if -_WIDEST <= value < _WIDEST else None
     return value if math.isfinite(value) else None
 
 
