@@ -19,7 +19,7 @@ path = sys.argv[1]
 print("ready", flush=True)
 while sys.stdin.readline().strip() == "ask":
     start = time.monotonic()
-    answer = run_guarded(path, "SELECT count(*), count(DISTINCT (step, part)), sum(value) FROM readings")
+    answer = run_guarded(path, "SELECT count(*), count(DISTINCT (step, part)), coalesce(sum(value), 0) FROM readings")
     print(json.dumps([start, time.monotonic(), *answer.rows[0]]), flush=True)
 """
 
