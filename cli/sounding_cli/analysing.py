@@ -6,18 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from sounding.records import SoundingError
-from sounding_cli.screen import Column, Json, console, note, print_json, say, table_of
-
-_COLUMNS = (
-    Column("metric", style="bold"),
-    Column("part"),
-    Column("split"),
-    Column("value", align="right"),
-    Column("stderr", "±", align="right"),
-    Column("unit"),
-)
+from sounding_cli.screen import Json, blank_table, console, note, print_json, say
+from sounding_cli.shown import texts
 
 
 def analyse(
@@ -50,19 +44,31 @@ def analyse(
 
 
 def _print(readings: Sequence[Mapping[str, Any]]) -> None:
-    plugins = dict.fromkeys(reading["plugin"] for reading in readings)
-    for name in plugins:
-        rows = [
-            {**reading, "value": reading["label"] if reading["value"] is None else reading["value"]}
-            for reading in readings
-            if reading["plugin"] == name
-        ]
-        shown = [column for column in _COLUMNS if any(row.get(column.key) not in (None, "") for row in rows)]
-        say(str(name), style="bold")
-        console().print(table_of(rows, shown))
+    """A table per plugin: a line per part and split, a column per metric."""
+    for name in dict.fromkeys(reading["plugin"] for reading in readings):
+        console().print(_pivoted(name, [reading for reading in readings if reading["plugin"] == name]))
         say("")
     if not readings:
         say("no readings")
+
+
+def _pivoted(plugin: str, readings: Sequence[Mapping[str, Any]]) -> Table:
+    table = blank_table()
+    keys = [key for key in ("part", "split", "group", "index") if any(reading.get(key) for reading in readings)]
+    lines = list(dict.fromkeys(tuple(str(reading.get(key) or "") for key in keys) for reading in readings))
+    columns: list[dict[tuple[str, ...], str]] = []
+    for place, key in enumerate(keys or ("",)):
+        table.add_column(f"{plugin}\n{key}" if place == 0 else f"\n{key}", overflow="fold")
+    for metric, unit in dict.fromkeys((reading["metric"], reading["unit"]) for reading in readings):
+        found = [reading for reading in readings if reading["metric"] == metric]
+        where = [tuple(str(reading.get(key) or "") for key in keys) for reading in found]
+        columns.append(dict(zip(where, texts(found), strict=True)))
+        table.add_column(f"{metric}\n[{unit}]", justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(
+            *(Text(part or "whole") for part in (line or ("",))), *(column.get(line, "") for column in columns)
+        )
+    return table
 
 
 def _options(texts: Sequence[str]) -> dict[str, dict[str, object]]:

@@ -39,6 +39,10 @@ COMMANDS = {
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are named."""
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]  # names alone, for suggestions
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, with the options of the group accepted behind the command as well."""
         return super().parse_args(ctx, hoisted(args))

@@ -12,10 +12,10 @@ Row: TypeAlias = dict[str, object]
 
 def ask(results: Path, sql: str, values: Sequence[object] = ()) -> list[Row]:
     """The rows of a query over the views of this moment."""
-    from sounding.query import connect, retried
+    from sounding.query import connect, named_in, retried
 
     def read() -> list[Row]:
-        with connect(results) as connection:
+        with connect(results, named_in(sql)) as connection:
             cursor = connection.execute(sql, list(values))
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

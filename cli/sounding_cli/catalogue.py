@@ -17,7 +17,7 @@ _PLUGINS = (
     Column("cost"),
     Column("recipe"),
     Column("options"),
-    Column("summary"),
+    Column("summary", gives_way=True),
 )
 _METRICS = (
     Column("name", "metric", style="bold"),
@@ -25,7 +25,7 @@ _METRICS = (
     Column("readings", align="right"),
     Column("runs", align="right"),
     Column("last_step", "to step", align="right"),
-    Column("meaning"),
+    Column("meaning", gives_way=True),
 )
 _COUNTS = """
     SELECT plugin, metric, any_value(unit) AS unit, count(*) AS readings, count(DISTINCT (store, run)) AS runs,

@@ -23,7 +23,7 @@ from sounding_cli.watching import reporter
 
 RUNS = {"lr0.1": "0.1", "lr0.01": "0.01"}  # name → learning rate
 _SHOWN = ("loss.loss", "loss.accuracy", "weight_norm.total")
-_IDLE = 3.0  # seconds without a new checkpoint after which one looks whether training goes on
+_IDLE = 2.0  # seconds after the end of training in which a last checkpoint may come into sight
 _FILES = ("train.py", "recipe.py", "sounding.toml", "README.md")
 
 
@@ -103,17 +103,23 @@ def _end(job: subprocess.Popen[bytes]) -> None:
 
 
 def _watch(home: Path, job: subprocess.Popen[bytes]) -> Status:
-    """Measure until training has ended and nothing is owed."""
+    """Measure until training has ended and nothing is owed. Raises KeyboardInterrupt when told to stop before."""
     from sounding.config import load_config
-    from sounding.loop import watch
+    from sounding.service import watch
+
+    ended_at: list[float] = []
+
+    def more_to_come() -> bool:
+        if job.poll() is not None and not ended_at:
+            ended_at.append(time.monotonic())
+        return not ended_at or time.monotonic() - ended_at[0] < _IDLE
 
     settings = load_config(home / "sounding.toml")
     with reporter("sounding watches runs/ while train.py writes checkpoints there") as report:
-        while True:
-            trained = job.poll() is not None  # asked first: what it wrote last is still seen
-            status = watch(settings, until_idle=_IDLE, report=report)
-            if trained or job.poll():
-                return status
+        status = watch(settings, until_idle=_IDLE, more_to_come=more_to_come, report=report)
+    if job.poll() is None:
+        raise KeyboardInterrupt
+    return status
 
 
 def _report(home: Path) -> None:

@@ -24,7 +24,7 @@ _STORES = (
     Column("pending", align="right"),
     Column("abandoned", align="right"),
     Column("broken", align="right"),
-    Column("problem"),
+    Column("problem", gives_way=True),
 )
 
 

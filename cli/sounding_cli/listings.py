@@ -6,22 +6,42 @@ from typing import Annotated, Literal
 import typer
 
 from sounding_cli.ask import ask, glob_condition
+from sounding_cli.figures import size_text
 from sounding_cli.place import place_of
-from sounding_cli.screen import Column, Json, print_rows
+from sounding_cli.screen import Column, Json, note, print_rows
 
-_RUN_TITLES = {"first_step": "from step", "last_step": "to step", "last_seen": "last seen"}
+_RUN = (
+    Column("store"),
+    Column("run", style="bold"),
+    Column("checkpoints", align="right"),
+    Column("first_step", "from step", align="right"),
+    Column("last_step", "to step", align="right"),
+    Column("measured", align="right"),
+    Column("first_seen", "first seen", "[UTC]"),
+)
 
 
 def runs(ctx: typer.Context, as_json: Json = False) -> None:
-    """List all runs with their attributes."""
+    """List all runs, with the attributes in which they differ."""
     results = place_of(ctx).results
     rows = ask(results, "SELECT * FROM runs ORDER BY store, run")
-    columns = [
-        Column(key, _RUN_TITLES.get(key, key.replace("_", " ")), style="bold" if key == "run" else "")
-        for key in (rows[0] if rows else ())
-        if any(row[key] is not None for row in rows)
-    ]
+    known = {column.key for column in _RUN}
+    keys = [key for key in (rows[0] if rows else ()) if key not in known]
+    keys = [key for key in keys if any(row[key] != row["run"] for row in rows)]  # a run's name needs no second column
+    varying = [key for key in keys if len({row[key] for row in rows}) > 1]
+    one_store = len({row["store"] for row in rows}) == 1
+    columns = [column for column in _RUN if not (one_store and column.key == "store")]
+    columns += [Column(key, align="right", exact=True) for key in varying]
     print_rows(rows, columns, as_json=as_json, empty=_nothing_seen(results, "runs"))
+    alike = [(key, rows[0][key]) for key in keys if key not in varying and rows[0][key] is not None]
+    if alike and not as_json:
+        note(
+            ("the same in all: " if len(rows) > 1 else "") + ", ".join(f"{key} {_said(value)}" for key, value in alike)
+        )
+
+
+def _said(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def checkpoints(
@@ -40,22 +60,22 @@ def checkpoints(
         conditions, values = [*conditions, "status = ?"], [*values, status]
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     rows = ask(results, f"SELECT * FROM checkpoints {where} ORDER BY store, run, step NULLS LAST, path", values)
-    for row in rows:
-        row["id"] = str(row["checkpoint_id"] or "")[:10]
-        row["megabytes"] = None if row["size_bytes"] is None else float(str(row["size_bytes"])) / 1e6
+    for row in rows if not as_json else ():
+        row["id"] = str(row["checkpoint_id"] or "")[:8]
+        row["size"] = size_text(float(str(row["size_bytes"] or 0)))
+        row["why"] = row["reason"] if row["status"] != "complete" else None
     columns = (
         Column("run", style="bold"),
         Column("step", align="right"),
         Column("status"),
         Column("id", style="dim"),
-        Column("format"),
-        Column("megabytes", "size", "[MB]", align="right"),
+        Column("size", align="right"),
         Column("epoch", align="right"),
-        Column("lr_stored", "lr"),
+        Column("lr_stored", "next lr", align="right", exact=True),
         Column("first_seen", "first seen", "[UTC]"),
-        Column("reason"),
+        Column("why", gives_way=True),
     )
-    shown = [column for column in columns if any(row[column.key] is not None for row in rows)]
+    shown = [column for column in columns if any(row.get(column.key) is not None for row in rows)]
     filtered = run is not None or status is not None
     empty = "no checkpoint is like that; `sounding checkpoints` lists all" if filtered and _any(results) else ""
     print_rows(rows, shown, as_json=as_json, empty=empty or _nothing_seen(results, "checkpoints"))

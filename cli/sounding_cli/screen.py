@@ -31,7 +31,8 @@ class Column:
     unit: str = ""
     align: Literal["left", "right"] = "left"
     style: str = ""
-    cut: Literal["fold", "ellipsis"] = "fold"  # what gives way when the terminal is narrow
+    gives_way: bool = False  # wraps when the terminal is narrow; other columns keep their width
+    exact: bool = False  # settings of a person, such as a learning rate: as they were written, not to four digits
 
     @property
     def heading(self) -> str:
@@ -94,13 +95,13 @@ def table_of(rows: Sequence[Mapping[str, object]], columns: Sequence[Column]) ->
     for column in columns:
         values = [row.get(column.key) for row in rows]
         numeric = _is_numeric(values)
-        texts.append(cells(values))
+        texts.append([_text(value) for value in values] if column.exact else cells(values))
         table.add_column(
             column.heading,
             justify="right" if numeric or column.align == "right" else "left",
             style=column.style or None,
-            overflow=column.cut,
-            no_wrap=column.cut == "ellipsis",
+            overflow="fold",
+            no_wrap=not column.gives_way,
         )
     for line in zip(*texts, strict=True):
         table.add_row(*(Text(text) for text in line))

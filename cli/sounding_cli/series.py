@@ -64,9 +64,9 @@ def collected(rows: Iterable[Row]) -> list[Series]:
 
 
 def of_whole(series: Sequence[Series]) -> list[Series]:
-    """One series per metric and split where possible: parts are left out where the whole network was measured too."""
-    whole = {one.name for one in series if not one.part}
-    return [one for one in series if not one.part or one.name not in whole]
+    """The series of the whole network; those of single parts only where their plugin has no other."""
+    whole = {one.plugin for one in series if not one.part}
+    return [one for one in series if not one.part or one.plugin not in whole]
 
 
 def _series(key: tuple[object, ...], rows: list[Row]) -> Series:

@@ -32,14 +32,12 @@ def show(
         print_json(rows)
         return
     series = collected(rows)
-    chosen = series if part else of_whole(series)
+    chosen = series if metric or part else of_whole(series)[:_LINES]
+    out = console()
     say(heading(rows), style="bold")
-    if metric and len(chosen) <= _COLUMNS:
-        console().print(steps_table(chosen))
-    else:
-        console().print(overview(chosen if metric else chosen[:_LINES]))
-        if not metric and len(chosen) > _LINES:
-            note(f"{len(chosen) - _LINES} series more: name a METRIC, or --part, to see them")
+    table = steps_table(chosen) if metric and len(chosen) <= _COLUMNS else overview(chosen)
+    fits = out.measure(table).maximum <= out.width
+    out.print(table if fits else overview(chosen))
     _print_notes(series, chosen)
     if plot:
         _print_plot(chosen)
@@ -50,7 +48,9 @@ def _print_notes(series: list[Series], chosen: list[Series]) -> None:
     if poor:
         note(f"* not converged: {poor} {'reading' if poor == 1 else 'readings'}")
     if len(chosen) < len(series):
-        note(f"{len(series) - len(chosen)} series of single parts are not shown: --part '*' shows them all")
+        note(
+            f"{len(series) - len(chosen)} series more, most of single parts: name a METRIC, or --part '*', to see them"
+        )
 
 
 def _print_plot(chosen: list[Series]) -> None:

@@ -27,10 +27,10 @@ def steps_table(series: Sequence[Series]) -> Table:
     table.add_column("step", justify="right", style="bold")
     for one in series:
         table.add_column(
-            "\n".join(filter(None, (one.name.replace(".", ".\u200b"), one.detail, one.unit))),
+            "\n".join(filter(None, (one.plugin, one.metric, one.detail, one.unit))),
             footer=Text(sparkline(one.values, 16), style="cyan"),
             justify="right",
-            overflow="fold",
+            no_wrap=True,
         )
     lines = sorted({_line(row) for one in series for row in one.rows})
     columns = [_by_line(one) for one in series]
@@ -42,19 +42,29 @@ def steps_table(series: Sequence[Series]) -> Table:
 def overview(series: Sequence[Series]) -> Table:
     """A line per series: its course, and its first and last value."""
     table = blank_table()
-    for title in ("metric", "part", "split"):
-        table.add_column(title, style="bold" if title == "metric" else None, overflow="fold")
+    places = {title: [where(one) for one in series] for title, where in (("part", _where), ("split", _split))}
+    places = {title: texts for title, texts in places.items() if any(texts)}
+    table.add_column("metric", style="bold", overflow="fold")
+    for title in places:
+        table.add_column(title, overflow="fold")
     for title in ("first", "last"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("unit")
+    table.add_column("unit", no_wrap=True)
     table.add_column("over the steps", style="cyan", no_wrap=True)
-    for one in series:
+    for index, one in enumerate(series):
         first, last = _ends(one)
-        where = " ".join(filter(None, (one.model, one.part, one.group, "" if one.index is None else f"#{one.index}")))
-        table.add_row(
-            Text(one.name), Text(where), one.split, first, last, one.unit.strip("[]"), sparkline(one.values, 24)
-        )
+        where = [Text(texts[index]) for texts in places.values()]
+        table.add_row(Text(one.name), *where, first, last, one.unit.strip("[]"), sparkline(one.values, 24))
     return table
+
+
+def _where(series: Series) -> str:
+    place = "" if series.index is None else f"#{series.index}"
+    return " ".join(filter(None, (series.model, series.part, series.group, place)))
+
+
+def _split(series: Series) -> str:
+    return series.split
 
 
 def _line(row: Mapping[str, object]) -> tuple[int, str, str]:
@@ -63,10 +73,10 @@ def _line(row: Mapping[str, object]) -> tuple[int, str, str]:
 
 
 def _by_line(series: Series) -> dict[tuple[int, str, str], str]:
-    return dict(zip(map(_line, series.rows), _texts(series.rows), strict=True))
+    return dict(zip(map(_line, series.rows), texts(series.rows), strict=True))
 
 
-def _texts(rows: Sequence[Mapping[str, object]]) -> list[str]:
+def texts(rows: Sequence[Mapping[str, object]]) -> list[str]:
     """Values with their standard errors, of the same number of decimals; labels as they are."""
     values = figures([as_number(row["value"]) for row in rows])
     errors = [as_number(row["stderr"]) for row in rows]

@@ -12,7 +12,8 @@ from sounding_cli.heartbeat import account, drawn
 from sounding_cli.place import place_of
 from sounding_cli.screen import Column, Json, console, print_json, say, table_of
 
-_TASKS = (Column("plugin", style="bold"), Column("state"), Column("reason"))
+_REFRESH = 1.0  # seconds between two looks of `status --watch`
+_TASKS = (Column("plugin", style="bold"), Column("state"), Column("reason", gives_way=True))
 
 
 def status(
@@ -28,9 +29,14 @@ def status(
     if not watch:
         console().print(drawn(account(results)))
         return
-    with Live(drawn(account(results)), console=console(), auto_refresh=False) as live:
+    out = console()
+    if not out.is_terminal:
         while True:
-            time.sleep(1)
+            out.print(drawn(account(results)))
+            time.sleep(_REFRESH)
+    with Live(drawn(account(results)), console=out, auto_refresh=False) as live:
+        while True:
+            time.sleep(_REFRESH)
             live.update(drawn(account(results)), refresh=True)
 
 

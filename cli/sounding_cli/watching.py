@@ -1,10 +1,11 @@
 """`watch` and `scan`: measuring what the stores hold, and a look at what would be measured."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group, RenderableType
@@ -14,17 +15,21 @@ from rich.table import Table
 from rich.text import Text
 
 from sounding.status import Status
+from sounding_cli.ask import Row
 from sounding_cli.heartbeat import running_texts, work_text
 from sounding_cli.place import place_of
-from sounding_cli.screen import Column, Json, console, print_rows, say
+from sounding_cli.screen import Column, Json, console, print_json, print_rows, say
+
+if TYPE_CHECKING:
+    from sounding.lookout import Seen
 
 _SEEN = (
     Column("run", style="bold"),
     Column("step", align="right"),
     Column("verdict"),
     Column("format"),
-    Column("path", style="dim"),
-    Column("reason"),
+    Column("place", "path in the store", style="dim"),
+    Column("why", gives_way=True),
 )
 
 
@@ -60,25 +65,38 @@ def scan(ctx: typer.Context, as_json: Json = False) -> None:
     from sounding.service import look
 
     settings = place_of(ctx).settings()
-    rows = [
-        {
-            "store": seen.sighting.store,
-            "run": seen.sighting.run,
-            "step": seen.sighting.step if seen.checkpoint is None else seen.checkpoint.step,
-            "verdict": seen.verdict.state.value,
-            "reason": seen.verdict.reason,
-            "format": None if seen.checkpoint is None else seen.checkpoint.format,
-            "path": seen.sighting.path,
-            "checkpoint_id": None if seen.checkpoint is None else seen.checkpoint.checkpoint_id,
-        }
-        for seen in look(settings)
-    ]
+    roots = {store.name: store.path for store in settings.stores}
+    rows = sorted((_seen_row(seen, roots) for seen in look(settings)), key=_place_in_list)
+    if as_json:
+        print_json([{key: value for key, value in row.items() if key not in ("place", "why")} for row in rows])
+        return
     empty = "\n".join(
         f"no checkpoint in {store.path} matches {' or '.join(pattern.text for pattern in store.patterns)}"
         for store in settings.stores
     )
     empty = empty or f"{settings.source} names no store: add [[stores]] with a path and a pattern"
-    print_rows(rows, _SEEN, as_json=as_json, empty=empty)
+    print_rows(rows, _SEEN, as_json=False, empty=empty)
+
+
+def _seen_row(seen: "Seen", roots: Mapping[str, Path]) -> Row:
+    known = seen.checkpoint
+    return {
+        "store": seen.sighting.store,
+        "run": seen.sighting.run,
+        "step": seen.sighting.step if known is None else known.step,
+        "verdict": seen.verdict.state.value,
+        "reason": seen.verdict.reason,
+        "format": None if known is None else known.format,
+        "path": seen.sighting.path,
+        "checkpoint_id": None if known is None else known.checkpoint_id,
+        "place": str(Path(seen.sighting.path).relative_to(roots[seen.sighting.store])),
+        "why": None if known is not None else seen.verdict.reason,
+    }
+
+
+def _place_in_list(row: Row) -> tuple[object, ...]:
+    step = row["step"]
+    return (row["store"], row["run"], step is None, 0 if step is None else step, row["path"])
 
 
 @contextmanager

@@ -1,0 +1,143 @@
+"""`show`: the readings of a run, known beforehand, as tables, sparklines, plots and JSON."""
+
+import math
+
+import pytest
+from cli.lab import LOSS, LOSSES, STEPS, Lab, sheet
+
+from sounding.records import MetricSheet, Reading
+
+
+def lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.splitlines()]
+
+
+def test_a_metric_is_a_table_over_the_steps_with_units_errors_and_sparklines(lab: Lab) -> None:
+    assert lines(lab.run("show", "fast", "loss")) == [
+        "fast · store runs · 4 checkpoints, steps 0 to 300",
+        "                loss            loss",
+        "                loss            loss",
+        "             heldout           train",
+        "step           [nat]           [nat]",
+        "────────────────────────────────────",
+        "   0   2.310 ± 0.012   2.302 ± 0.012",
+        " 100   1.200 ± 0.012   1.000 ± 0.012",
+        " 200   0.900 ± 0.012   0.500 ± 0.012",
+        " 300   0.800 ± 0.012   0.250 ± 0.012",
+        "────────────────────────────────────",
+        "                █▃▁▁            █▃▁▁",
+    ]
+
+
+def test_a_whole_run_is_one_line_per_series_of_the_whole_network(lab: Lab) -> None:
+    result = lab.outcome("show", "fast")
+    text = lines(result.stdout)
+    assert text[1].split() == ["metric", "split", "first", "last", "unit", "over", "the", "steps"]
+    assert [line.split()[0] for line in text[3:]] == ["loss.loss", "loss.loss", "weight_norm.frobenius"]
+    assert text[-1].split() == ["weight_norm.frobenius", "3", "6", "weight", "▁▃▆█"]
+    assert "2 series more" in result.stderr
+
+
+def test_parts_are_chosen_by_pattern(lab: Lab) -> None:
+    rows = lab.json("show", "fast", "frobenius", "--part", "layer1*")
+    assert [(row["part"], row["step"], row["value"]) for row in rows] == [
+        ("layer1.weight", step, 1.0 + place) for place, step in enumerate(STEPS)
+    ]
+
+
+def test_a_split_is_chosen_and_json_has_every_reading(lab: Lab) -> None:
+    rows = lab.json("show", "fast", "loss.loss", "--split", "train")
+    assert [row["value"] for row in rows] == list(LOSSES["train"])
+    assert {(row["metric"], row["unit"], row["status"], row["stderr"]) for row in rows} == {
+        ("loss", "nat", "ok", 0.0123)
+    }
+
+
+@pytest.mark.parametrize("name", ["loss", "loss.loss", "lo*", "loss.*"])
+def test_a_metric_is_named_with_or_without_its_plugin_or_by_a_pattern(lab: Lab, name: str) -> None:
+    assert len(lab.json("show", "fast", name)) == 8
+
+
+def test_a_reading_that_did_not_converge_is_marked(lab: Lab) -> None:
+    result = lab.outcome("show", "slow", "loss")
+    assert "2*" in result.stdout
+    assert "not converged: 1 reading" in result.stderr
+
+
+def test_labels_stand_in_the_place_of_numbers(lab: Lab) -> None:
+    regime = sheet("regime", MetricSheet("phase", "", "phase of training", "tests", "label"))
+    lab.record(regime, "slow", 100, Reading("phase", label="lazy"))
+    assert "lazy" in lab.run("show", "slow", "phase")
+
+
+def test_a_diverged_run_is_shown_and_its_json_stays_json(lab: Lab) -> None:
+    lab.see("wild", 1)
+    lab.record(LOSS, "wild", 1, Reading("loss", math.nan, split="train"))
+    lab.see("wild", 2)
+    lab.record(LOSS, "wild", 2, Reading("loss", math.inf, split="train"))
+    text = lab.run("show", "wild", "loss", "--plot")
+    assert "nan" in text
+    assert "inf" in text
+    assert "××" in text
+    assert [row["value"] for row in lab.json("show", "wild")] == [None, None]
+
+
+def test_a_plot_has_a_legend_and_no_escape_codes_where_there_is_no_terminal(lab: Lab) -> None:
+    text = lab.run("show", "fast", "loss", "--plot")
+    assert "loss.loss [nat]" in text
+    assert "o heldout" in text
+    assert "x train" in text
+    assert "\x1b" not in text
+
+
+def test_more_series_than_fit_are_listed_below_each_other(lab: Lab) -> None:
+    lab.see("deep", 0)
+    many = [Reading("loss", float(depth), part=f"layer{depth:02}.weight") for depth in range(30)]
+    lab.record(LOSS, "deep", 0, *many)
+    text = lines(lab.run("show", "deep", "loss"))
+    assert [line.split()[1] for line in text[3:]] == [f"layer{depth:02}.weight" for depth in range(30)]
+
+
+def test_a_run_that_does_not_exist_gets_the_name_that_was_meant(lab: Lab) -> None:
+    assert "no run 'fats'; did you mean 'fast'?" in lab.error("show", "fats")
+
+
+def test_a_run_that_resembles_none_gets_the_names_there_are(lab: Lab) -> None:
+    assert "There is fast, slow" in lab.error("show", "qqqqqqq")
+
+
+def test_a_metric_that_does_not_exist_gets_the_name_that_was_meant(lab: Lab) -> None:
+    assert "did you mean 'frobenius'?" in lab.error("show", "fast", "frobenios")
+    assert "did you mean 'weight_norm.frobenius'?" in lab.error("show", "fast", "weight_norm.frobenios")
+
+
+def test_one_unknown_metric_among_known_ones_is_an_error(lab: Lab) -> None:
+    assert "'losss'" in lab.error("show", "fast", "frobenius", "losss")
+
+
+def test_a_split_that_was_not_measured_is_named(lab: Lab) -> None:
+    assert "split 'test'" in lab.error("show", "fast", "loss", "--split", "test")
+
+
+def test_a_run_without_readings_says_what_to_ask(lab: Lab) -> None:
+    lab.see("new", 1)
+    assert "sounding why new@STEP" in lab.error("show", "new")
+
+
+def test_no_results_at_all_says_what_to_start(empty_lab: Lab) -> None:
+    assert "no readings yet" in empty_lab.error("show", "fast")
+
+
+def test_a_run_in_two_stores_must_be_told_apart(lab: Lab) -> None:
+    lab.see("fast", 7, store="other")
+    lab.record(LOSS, "fast", 7, Reading("loss", 9.0), store="other")
+    assert "other:fast or runs:fast" in lab.error("show", "fast")
+    assert [row["value"] for row in lab.json("show", "other:fast")] == [9.0]
+
+
+def test_a_name_with_brackets_is_not_taken_for_markup(lab: Lab) -> None:
+    lab.see("[bold]x", 1)
+    lab.record(LOSS, "[bold]x", 1, Reading("loss", 9.0, part="[red]"))
+    text = lab.run("show", "[bold]x", "loss")
+    assert "[bold]x" in text
+    assert "[red]" in text

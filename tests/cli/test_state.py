@@ -1,0 +1,111 @@
+"""`status`, `why` and `redo`."""
+
+import json
+import shutil
+from collections import namedtuple
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cli.lab import Lab
+
+from sounding.lock import Lock
+from sounding.status import Running, Status, StoreStatus, write_status
+
+
+def busy(state: str = "measuring") -> Status:
+    now = datetime.now(UTC)
+    return Status(
+        host="node7",
+        pid=4242,
+        started=(now - timedelta(hours=2)).isoformat(),
+        heartbeat=(now - timedelta(minutes=5)).isoformat(),
+        state=state,
+        stores=(StoreStatus("runs", "/lab/runs", 2, 5, 1, 0, 0),),
+        running=(Running("fast", 300, ("loss", "weight_norm"), (now - timedelta(seconds=90)).isoformat()),),
+        owed=7,
+        waiting=2,
+        done=40,
+        skipped=1,
+        failed=3,
+        refusals=("broken: no module named jax",),
+        message="trying again",
+    )
+
+
+@pytest.fixture
+def beating(lab: Lab) -> Lab:
+    write_status(lab.results, busy())
+    return lab
+
+
+def test_status_without_a_daemon_gives_its_last_heartbeat_and_the_size_of_the_results(beating: Lab) -> None:
+    text = beating.run("status")
+    assert "none is running; the last one (pid 4242 on node7)" in text
+    assert "5 min ago" in text
+    size = sum(path.stat().st_size for path in (beating.results / "jobs").iterdir())
+    assert f"{size / 1000:.0f} kB in" in text
+    assert "measuring fast" not in text
+
+
+def test_status_with_a_live_daemon_shows_stores_owed_running_and_failed(beating: Lab) -> None:
+    with Lock(beating.results):
+        text = beating.run("status")
+    for expected in (
+        "measuring, pid 4242 on node7",
+        "7 owed (2 waiting to be tried again) · 40 done · 1 skipped · 3 failed",
+        "measuring fast @ 300: loss, weight_norm (1 min)",
+        "broken: no module named jax",
+        "trying again",
+    ):
+        assert expected in text
+    assert text.splitlines()[-1].split() == ["runs", "2", "5", "1", "0", "0"]
+
+
+def test_status_before_any_daemon(empty_lab: Lab) -> None:
+    assert "none has run here yet; `sounding watch` starts one" in empty_lab.run("status")
+    assert not empty_lab.results.exists()
+
+
+def test_status_of_a_daemon_that_was_killed_does_not_say_that_it_stopped(beating: Lab) -> None:
+    assert "ended without saying so" in beating.run("status")
+    write_status(beating.results, busy("stopped"))
+    assert "ended without saying so" not in beating.run("status")
+
+
+def test_status_says_when_the_disk_is_nearly_full(beating: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 10**12 - 5 * 10**8, 5 * 10**8))
+    assert "nearly full: 500 MB left" in beating.run("status")
+    assert beating.json("status")["disk"]["nearly_full"] is True
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**8, 9 * 10**8))
+    assert "nearly full" not in beating.run("status")
+
+
+def test_status_as_json(beating: Lab) -> None:
+    found = beating.json("status")
+    assert found["alive"] is False
+    assert (found["daemon"]["owed"], found["daemon"]["running"][0]["step"]) == (7, 300)
+    assert found["results"]["path"] == str(beating.results)
+
+
+def test_why_names_the_verdict_of_a_checkpoint_that_is_not_whole(lab: Lab) -> None:
+    text = lab.run("why", "slow@200")
+    assert "slow @ 200" in text
+    assert "pending: 6 of 8 shards" in text
+    assert lab.json("why", "slow@200")[0]["verdict"] == "pending"
+
+
+def test_why_of_an_unknown_checkpoint_says_what_would_name_one(lab: Lab) -> None:
+    assert "RUN@STEP" in lab.error("why", "nobody@3")
+
+
+def test_redo_leaves_a_request_and_says_that_no_daemon_runs(lab: Lab) -> None:
+    text = lab.run("redo", "--plugin", "loss", "--run", "fast", "--step", "100")
+    assert "asked for: plugin loss, run fast, step 100" in text
+    assert "no daemon is running" in text
+    (request,) = (lab.results / "requests").glob("*.json")
+    assert json.loads(request.read_text()) == {"plugin": "loss", "run": "fast", "step": 100, "checkpoint": None}
+
+
+def test_redo_of_nothing_is_wrong_usage(lab: Lab) -> None:
+    assert "--plugin" in lab.error("redo", code=2)
