@@ -28,9 +28,9 @@ class Contents:
     progress: Progress
 
 
-def contents_of(tree: object) -> Contents:
-    """Read the parts of a checkpoint off its tree."""
-    networks, wrappers = find_networks(tree)
+def contents_of(tree: object, *, own_names: bool = False) -> Contents:
+    """Read the parts of a checkpoint off its tree; `own_names` as its format says."""
+    networks, wrappers = find_networks(tree, own_names=own_names)
     optimizer = find_optimizer(tree)
     return Contents(networks, wrappers, optimizer, find_progress(tree, optimizer))
 
@@ -39,10 +39,11 @@ def find_optimizer(tree: object) -> object | None:
     """The optimizer's state dict (the first one's, if there are several), None without."""
     if not isinstance(tree, Mapping):
         return None
-    for key in _OPTIMIZER_KEYS:
-        found = _state_dict(tree.get(key))
-        if found is not None:
-            return found
+    for place in (tree, *(item for item in tree.values() if isinstance(item, Mapping))):
+        for key in _OPTIMIZER_KEYS:
+            found = _state_dict(place.get(key))
+            if found is not None:
+                return found
     return None
 
 

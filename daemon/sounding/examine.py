@@ -46,7 +46,7 @@ def _inside(sighting: Sighting, kind: Format, proof: Proof, sources: Sequence[st
     path = Path(sighting.path)
     fingerprint = kind.fingerprint(path)
     tree = kind.read(path)
-    contents = contents_of(tree)
+    contents = contents_of(tree, own_names=kind.own_names)
     if not contents.networks:
         return _verdict(State.BROKEN, "no tensors of a network inside", kind.name)
     progress = with_path_step(contents.progress, sighting.step)

@@ -1,17 +1,30 @@
 """Finds the networks in a checkpoint's tree and removes the wrappers around their names."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from sounding.records import Opaque, TensorRef
 
-_Network = dict[str, TensorRef]
+Network = dict[str, TensorRef]
 
 # Where networks usually are, best first; other keys follow in the order of the file.
 _USUAL = (
     "", "model", "state_dict", "model_state_dict", "net", "network", "module", "params", "model_state", "weights",
     "generator", "ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "shadow", "teacher",
 )  # fmt: skip
-_NOT_NETWORKS = ("optim", "scheduler", "scaler", "rng", "random", "sampler", "dataloader", "loops", "callbacks", "amp")
+_NOT_NETWORKS = (
+    "optim",
+    "scheduler",
+    "scaler",
+    "rng",
+    "sampler",
+    "dataloader",
+    "loops",
+    "callbacks",
+    "loss",
+    "metric",
+    "history",
+)
 _ANYWHERE = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _LEADING = ("module.", "_forward_module.")
 _LIGHTNING = "model."
@@ -19,28 +32,26 @@ _AVERAGE_COUNT = "n_averaged"  # torch's AveragedModel keeps its count beside th
 _DEEPEST = 3
 
 
-def find_networks(tree: object) -> tuple[dict[str, _Network], tuple[str, ...]]:
-    """Networks by the key they were found under, default first, and what was unwrapped, in words."""
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    tensors: Network
+    left_out: tuple[str, ...] = ()  # in words
+
+
+def find_networks(tree: object, *, own_names: bool = False) -> tuple[dict[str, Network], tuple[str, ...]]:
+    """Networks by the key they were found under, default first, and what was unwrapped or left out, in words."""
     found = dict(_candidates(tree, "", 0))
     if not found:
-        found = {"": _loose(tree)}
+        found = _loose(tree)
     order = {key: place for place, key in enumerate(found)}
-    wrappers: list[str] = []
-    networks: dict[str, _Network] = {}
+    networks: dict[str, Network] = {}
+    words: list[str] = []
     for key in sorted(found, key=lambda key: (_place(key), order[key])):
-        if found[key]:
-            networks[key], words = _unwrapped(found[key], strip_model=not _is_directory(tree))
-            where = f" of {key}" if len(found) > 1 else ""
-            wrappers.extend(word + where for word in words)
+        networks[key], said = unwrapped(found[key].tensors, strip_model=not own_names)
+        where = f" of {key}" if len(found) > 1 else ""
+        words.extend(word + where for word in (*found[key].left_out, *said))
     default = next(iter(networks), "")
-    if default:
-        wrappers.insert(0, f"taken from {default}")
-    return networks, tuple(wrappers)
-
-
-def _is_directory(tree: object) -> bool:
-    """Whether weights came as a library saved them: then `model.` is part of the architecture's own names."""
-    return isinstance(tree, Mapping) and "config" in tree and isinstance(tree.get("model"), Mapping)
+    return networks, (f"taken from {default}", *words) if default else tuple(words)
 
 
 def _place(key: str) -> tuple[int, int]:
@@ -48,39 +59,48 @@ def _place(key: str) -> tuple[int, int]:
     return (_USUAL.index(parts[0]) if parts[0] in _USUAL else len(_USUAL), len(parts))
 
 
-def _candidates(value: object, key: str, depth: int) -> Iterator[tuple[str, _Network]]:
-    network = _as_network(value)
+def _candidates(value: object, key: str, depth: int) -> Iterator[tuple[str, _Candidate]]:
+    network = _as_network(value, depth)
     if network is not None:
         yield key, network
-    elif isinstance(value, Mapping) and depth < _DEEPEST:
-        for name, item in value.items():
+        return
+    inner = value.state if isinstance(value, Opaque) else value
+    if isinstance(inner, Mapping) and depth < _DEEPEST:
+        for name, item in inner.items():
             if isinstance(name, str) and not name.lower().startswith(_NOT_NETWORKS):
                 yield from _candidates(item, f"{key}.{name}" if key else name, depth + 1)
 
 
-def _as_network(value: object) -> _Network | None:
+def _as_network(value: object, depth: int) -> _Candidate | None:
     """A state dict or a whole module as tensors by name; None for anything else."""
     if isinstance(value, Opaque) and isinstance(value.state, Mapping) and "_parameters" in value.state:
-        tensors: _Network = {}
+        tensors: Network = {}
         _collect_module(value, "", tensors, 0)
-        return tensors or None
-    if not isinstance(value, Mapping):
+        return _Candidate(tensors) if tensors else None
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         return None
-    named = {name: item for name, item in value.items() if isinstance(name, str) and not _is_extra(name)}
-    if not named or len(named) < sum(not isinstance(name, str) for name in value):
+    tensors = {name: item for name, item in value.items() if isinstance(item, TensorRef)}
+    others = {name: item for name, item in value.items() if name not in tensors and not _is_extra(name)}
+    # States of random generators are lone byte vectors, metrics lone numbers.
+    if not any(ref.shape and ref.dtype != "uint8" for ref in tensors.values()):
         return None
-    if not all(isinstance(name, str) for name in value) or not all(isinstance(t, TensorRef) for t in named.values()):
+    if not all(_beside_tensors(item, depth) for item in others.values()) or len(others) * 9 > len(tensors):
         return None
-    tensors = {name: item for name, item in named.items() if isinstance(item, TensorRef)}
-    # States of random generators are lone byte vectors.
-    return tensors if any(ref.dtype != "uint8" for ref in tensors.values()) else None
+    return _Candidate(tensors, tuple(f"left out {name}, which is no plain tensor" for name in others))
+
+
+def _beside_tensors(item: object, depth: int) -> bool:
+    """Whether something that is no tensor may be in a state dict: special tensors may, and numbers below the top."""
+    if isinstance(item, Opaque):
+        return item.class_name.startswith(("torch._utils.", "torch.Tensor", "safetensors."))
+    return depth > 0 and (item is None or isinstance(item, (bool, int, float, str)))
 
 
 def _is_extra(name: str) -> bool:
     return name == "__metadata__" or name.endswith("_extra_state")
 
 
-def _collect_module(module: Opaque, prefix: str, into: _Network, depth: int) -> None:
+def _collect_module(module: Opaque, prefix: str, into: Network, depth: int) -> None:
     state = module.state
     if not isinstance(state, Mapping) or depth > 100:
         return
@@ -94,15 +114,17 @@ def _collect_module(module: Opaque, prefix: str, into: _Network, depth: int) -> 
             _collect_module(child, f"{prefix}{name}.", into, depth + 1)
 
 
-def _loose(tree: object) -> _Network:
+def _loose(tree: object) -> dict[str, _Candidate]:
     """Tensors that lie beside other things at the top of the tree, if they look like a network's."""
     if not isinstance(tree, Mapping):
         return {}
-    tensors = {name: item for name, item in tree.items() if isinstance(name, str) and isinstance(item, TensorRef)}
-    return {name: ref for name, ref in tensors.items() if ref.shape and not name.lower().startswith(_NOT_NETWORKS)}
+    named = {name: item for name, item in tree.items() if isinstance(name, str) and isinstance(item, TensorRef)}
+    tensors = {name: ref for name, ref in named.items() if ref.shape and not name.lower().startswith(_NOT_NETWORKS)}
+    return {"": _Candidate(tensors)} if any(ref.dtype != "uint8" for ref in tensors.values()) else {}
 
 
-def _unwrapped(network: _Network, *, strip_model: bool) -> tuple[_Network, list[str]]:
+def unwrapped(network: Network, *, strip_model: bool) -> tuple[Network, list[str]]:
+    """The network under the names of its innermost module, and what was removed, in words."""
     words: list[str] = []
     average = {name: ref for name, ref in network.items() if name != _AVERAGE_COUNT}
     if len(average) < len(network) and all(name.startswith("module.") for name in average):
@@ -121,7 +143,7 @@ def _unwrapped(network: _Network, *, strip_model: bool) -> tuple[_Network, list[
     return network, words
 
 
-def _renamed(network: _Network, names: Mapping[str, str], wrapper: str, words: list[str]) -> _Network:
+def _renamed(network: Network, names: Mapping[str, str], wrapper: str, words: list[str]) -> Network:
     """The network under new names, unless two of them would become one."""
     if len(set(names.values())) < len(names) or all(old == new for old, new in names.items()):
         return network

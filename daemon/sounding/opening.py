@@ -22,12 +22,12 @@ _SpanKey = tuple[str, int, int]
 
 def open_checkpoint(path: str) -> "Opened":
     """Open a checkpoint. Raises SoundingError when it is not (or no longer) a complete one."""
-    place = Path(path)
+    place = Path(path).absolute()
     kind = format_of(place) if place.exists() else None
     if kind is None:
         raise SoundingError(f"{path} is not a checkpoint of a known format (or is gone).")
     try:
-        return Opened(kind.read(place))
+        return Opened(kind.read(place), own_names=kind.own_names)
     except UnfinishedError as error:
         raise SoundingError(f"{path} cannot be opened, it is not whole: {error}.") from error
     except (ImpossibleError, OSError) as error:
@@ -37,8 +37,8 @@ def open_checkpoint(path: str) -> "Opened":
 class Opened:
     """The contents of a checkpoint; a context manager, after which no mapping of its files is left."""
 
-    def __init__(self, tree: object) -> None:
-        contents = contents_of(tree)
+    def __init__(self, tree: object, *, own_names: bool = False) -> None:
+        contents = contents_of(tree, own_names=own_names)
         self.tree = tree
         self.networks: Mapping[str, Mapping[str, TensorRef]] = contents.networks  # default first
         self.wrappers = contents.wrappers

@@ -23,7 +23,7 @@ def find_progress(tree: object, optimizer: object | None) -> Progress:
     rate = _rate(optimizer)
     return Progress(
         step=_whole(_first(places, _STEP)),
-        updates=_whole(_first(places, _UPDATES)) or _adam_step(optimizer),
+        updates=_whole(_first(places, _UPDATES)) or _counted(optimizer),
         epoch=_first(places, _EPOCH),
         tokens=_positive(_whole(_first(places, _TOKENS))),
         examples=_positive(_whole(_first(places, _EXAMPLES))),
@@ -79,14 +79,19 @@ def _positive(fact: Fact | None) -> Fact | None:
     return fact if fact is not None and not isinstance(fact.value, str) and fact.value > 0 else None
 
 
-def _adam_step(optimizer: object | None) -> Fact | None:
-    """The greatest step of any parameter: those that got no gradient lag behind."""
-    states = optimizer.get("state") if isinstance(optimizer, Mapping) else None
-    if not isinstance(states, Mapping):
+def _counted(optimizer: object | None) -> Fact | None:
+    """The greatest step of any parameter (those that got no gradient lag behind), or that of a group."""
+    if not isinstance(optimizer, Mapping):
         return None
-    steps = numbers([state.get("step") for state in _spread(states.values()) if isinstance(state, Mapping)])
-    known = [step for step in steps if step is not None]
-    return _whole(Fact(max(known), "optimizer.state.step")) if known else None
+    states, groups = optimizer.get("state"), optimizer.get("param_groups")
+    by_parameter = _spread(states.values()) if isinstance(states, Mapping) else []
+    by_group = groups if isinstance(groups, (list, tuple)) else []
+    for source, holders in (("optimizer.state.step", by_parameter), ("optimizer.param_groups.step", by_group)):
+        steps = numbers([holder.get("step") for holder in holders if isinstance(holder, Mapping)])
+        known = [step for step in steps if step is not None]
+        if known:
+            return _whole(Fact(max(known), source))
+    return None
 
 
 def _spread(states: Iterable[object]) -> list[object]:

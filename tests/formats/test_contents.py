@@ -104,14 +104,43 @@ def test_averaged_models_lose_their_count(saved: _Saved):
     assert "left out n_averaged" in contents.wrappers
 
 
-def test_names_that_a_library_saved_are_kept(trainer_directory: Callable[..., Path]):
-    directory = trainer_directory(30)
-    kind = format_of(directory)
-    assert kind is not None
-    tree = kind.read(directory)
-    assert isinstance(tree, dict)
-    tree["model"] = {f"model.{name}": ref for name, ref in tree["model"].items()}
-    assert all(name.startswith("model.") for name in contents_of(tree).networks["model"])
+def test_names_that_a_library_saved_are_kept(trainer_directory: Callable[..., Path], safetensors_file: Path):
+    for path in (trainer_directory(30), safetensors_file):
+        kind = format_of(path)
+        assert kind is not None
+        assert kind.own_names
+    assert not torch_zip.FORMAT.own_names
+    contents = contents_of({"model": _state("model.w", "model.b"), "config": {}}, own_names=True)
+    assert list(contents.networks["model"]) == ["model.w", "model.b"]
+
+
+def test_special_tensors_and_numbers_are_left_out_and_said(saved: _Saved):
+    state = {f"w{i}": torch.ones(2) for i in range(20)} | {"mask": torch.eye(3).to_sparse(), "updates": 5}
+    contents = saved({"state_dict": state, "global_step": 1})
+    assert len(contents.networks["state_dict"]) == 20
+    assert contents.wrappers == (
+        "taken from state_dict",
+        "left out mask, which is no plain tensor",
+        "left out updates, which is no plain tensor",
+    )
+
+
+def test_metrics_and_losses_are_no_networks():
+    tree = {"model": _state("w"), "best": {"accuracy": _ref()}, "losses": {"train": _ref(100)}}
+    assert list(contents_of(tree).networks) == ["model"]
+
+
+def test_an_average_kept_by_a_foreign_object_is_found():
+    tree = {"model": _state("w"), "ema": Opaque("app.Average", {"decay": 0.9, "shadow": _state("w")})}
+    assert list(contents_of(tree).networks) == ["model", "ema.shadow"]
+
+
+def test_a_state_that_holds_everything_one_level_down():
+    adam = {"state": {}, "param_groups": [{"lr": 0.5, "step": 8}]}
+    contents = contents_of({"app": {"model": _state("w"), "optimizer": adam}})
+    assert list(contents.networks) == ["app.model"]
+    assert contents.optimizer is adam
+    assert contents.progress.updates == Fact(8, "optimizer.param_groups.step")
 
 
 def test_whole_modules_are_networks(saved: _Saved):

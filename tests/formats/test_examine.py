@@ -78,9 +78,9 @@ def test_a_file_that_changed_since_the_listing_is_pending(training_file: Path):
 
 
 def test_a_file_that_changes_under_the_examiner_is_pending(training_file: Path, monkeypatch: pytest.MonkeyPatch):
-    def overwrite(tree: object) -> object:
+    def overwrite(tree: object, *, own_names: bool) -> object:
         training_file.write_bytes(training_file.read_bytes())
-        return real(tree)
+        return real(tree, own_names=own_names)
 
     real = examining.contents_of
     os.utime(training_file, ns=(1, 1))  # so that writing it again cannot happen within one tick of the clock
@@ -93,9 +93,9 @@ def test_a_file_that_changes_under_the_examiner_is_pending(training_file: Path, 
 def test_a_file_deleted_under_the_examiner_is_pending(training_file: Path, monkeypatch: pytest.MonkeyPatch):
     real = examining.contents_of
 
-    def delete(tree: object) -> object:
+    def delete(tree: object, *, own_names: bool) -> object:
         training_file.unlink()
-        return real(tree)
+        return real(tree, own_names=own_names)
 
     monkeypatch.setattr(examining, "contents_of", delete)
     found = examine(_sighting(training_file))

@@ -43,6 +43,7 @@ class Format:
     fingerprint: Callable[[Path], str]  # 32 hexadecimal digits of the content alone
     read: Callable[[Path], object]  # nested plain values whose leaves are TensorRef, Opaque or plain
     needs_quiet: bool
+    own_names: bool = False  # tensors are named as the architecture names them: a leading `model.` is no wrapper
 
     def prove(self, path: Path) -> Proof:
         """Whether `path` is a whole checkpoint; never raises for what the files contain."""

@@ -139,4 +139,4 @@ def _counts(value: object) -> bool:
     return all(type(item) is int and 0 <= item < 1 << 62 for item in value)
 
 
-FORMAT = Format("safetensors", _claims, check, fingerprint, read, needs_quiet=True)
+FORMAT = Format("safetensors", _claims, check, fingerprint, read, needs_quiet=True, own_names=True)

@@ -77,4 +77,4 @@ def _global_step(path: Path) -> int:
     return step
 
 
-FORMAT = Format("trainer directory", _claims, check, fingerprint, read, needs_quiet=True)
+FORMAT = Format("trainer directory", _claims, check, fingerprint, read, needs_quiet=True, own_names=True)

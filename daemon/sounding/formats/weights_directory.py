@@ -143,4 +143,4 @@ def _tensors(file: Path) -> dict[str, object]:
     return {str(name): value for name, value in tree.items() if name != "__metadata__"}
 
 
-FORMAT = Format("weights directory", Path.is_dir, check, fingerprint, read, needs_quiet=True)
+FORMAT = Format("weights directory", Path.is_dir, check, fingerprint, read, needs_quiet=True, own_names=True)
