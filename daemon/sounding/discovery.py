@@ -115,7 +115,7 @@ def code_digest(function: Callable[..., object]) -> str:
     """Digest of a function's parameters and body, docstring and decorators left out; empty without source."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    except (OSError, SyntaxError):
+    except (OSError, SyntaxError, TypeError):
         return ""
     if not isinstance(tree, ast.FunctionDef):
         return ""

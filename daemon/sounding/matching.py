@@ -34,17 +34,24 @@ def _pairs(
     by_form = {form: name for name, form in stored.items()}
     if len(by_form) != len(stored):
         return None
+    tied = _tied_groups(twins)
     pairs: dict[str, str] = {}
     for name in names:
-        found = by_form.get(target[name])
-        if found is None and name in twins:
-            found = by_form.get(target[twins[name]])
+        candidates = (name, *tied.get(twins.get(name, name), ()))
+        found = next((by_form[target[each]] for each in candidates if target[each] in by_form), None)
         if found is not None:
             pairs[name] = found
         elif not name.endswith(_OPTIONAL):
             return None
-    twin_names = {name for name, first in twins.items() if first in pairs}
-    return pairs if set(stored) <= set(pairs.values()) | twin_names else None
+    return pairs if set(stored) <= set(pairs.values()) else None
+
+
+def _tied_groups(twins: Mapping[str, str]) -> dict[str, list[str]]:
+    """Every name of a tied tensor, by its first."""
+    groups: dict[str, list[str]] = {}
+    for name, first in twins.items():
+        groups.setdefault(first, [first]).append(name)
+    return groups
 
 
 def _as_is(names: Sequence[str]) -> dict[str, str]:

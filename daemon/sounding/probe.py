@@ -19,7 +19,7 @@ HELDOUT = "heldout"
 _WRITE = "write Probe(train=(inputs, targets), heldout=(inputs, targets)) or give map-style Datasets"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One split of a probe; batches are cut from it by position."""
 
@@ -60,7 +60,7 @@ class Split:
         return item, None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Probe:
     """The data a run is measured on.
 

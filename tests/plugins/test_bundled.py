@@ -9,9 +9,7 @@ import sounding_plugins
 from sounding.discovery import describe
 
 ROOT = Path(__file__).parents[2]
-SHEETS = {
-    name: sheet for name, sheet in describe({}, {}).plugins.items() if ": sounding_plugins." in sheet.origin
-}
+SHEETS = {name: sheet for name, sheet in describe({}, {}).plugins.items() if ": sounding_plugins." in sheet.origin}
 
 
 def test_every_module_brings_a_plugin_of_its_own_name():

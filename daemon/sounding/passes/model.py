@@ -59,6 +59,7 @@ def load_strictly(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> Non
     first: dict[int, str] = {}
     twins = {name: first[id(each)] for name, each in own.items() if first.setdefault(id(each), name) != name}
     pairs = match(_shapes(weights), _shapes(own), twins)
+    _require_ties(twins, pairs, weights)
     state = {name: weights[source] for name, source in pairs.items()}
     loaded = module.load_state_dict(state, strict=False)
     left = [name for name in loaded.missing_keys if name in pairs]
@@ -67,6 +68,19 @@ def load_strictly(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> Non
             f"the architecture's own loading refused {', '.join(left or loaded.unexpected_keys)}; "
             "it changes names while loading, which sounding cannot follow: return the plain module."
         )
+
+
+def _require_ties(twins: Mapping[str, str], pairs: Mapping[str, str], weights: Mapping[str, torch.Tensor]) -> None:
+    """What the architecture ties must be equal in the checkpoint, else one of the two would silently win."""
+    for name, first in twins.items():
+        if name not in pairs or pairs[name] == pairs[first]:
+            continue
+        one, two = weights[pairs[first]], weights[pairs[name]]
+        if one.data_ptr() != two.data_ptr() and not torch.equal(one.nan_to_num(), two.nan_to_num()):
+            raise SoundingError(
+                f"the architecture ties `{name}` to `{first}`, but the checkpoint stores different values for them; "
+                "build the network untied."
+            )
 
 
 def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
@@ -83,8 +97,9 @@ def _materialize(module: nn.Module) -> None:
                 if tensor is None or tensor.device.type != "meta":
                     continue
                 if id(tensor) not in stored:
+                    prefix = f"{prefix}." if prefix else ""
                     raise SoundingError(
-                        f"the architecture leaves `{prefix}.{name}` on the meta device, and no checkpoint holds it; "
+                        f"the architecture leaves `{prefix}{name}` on the meta device, and no checkpoint holds it; "
                         "build that buffer on the CPU."
                     )
                 real.setdefault(id(tensor), _on_cpu(tensor))
