@@ -1,0 +1,91 @@
+"""A plugin that dies costs only itself, and everybody is told why."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from end_to_end.lab import CONFIG, Lab
+
+HOSTILE = Path(__file__).parent / "hostile"
+LIMITS = """attempts = 1
+deadline_seconds = 4.0
+memory_limit_mb = 1500
+"""
+WRONG_OPTION = """
+[plugins.counts]
+top_k = "three"
+"""
+GOOD = {"weight_norm", "weight_change", "loss", "gradient_norm"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HOSTILE)}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Lab:
+    lab = Lab.at(tmp_path_factory.mktemp("hostile"), CONFIG + LIMITS + WRONG_OPTION)
+    assert lab.train("a", 4, 2).wait(60) == 0
+    assert sounding(lab, "watch", "--once").returncode == 0
+    return lab
+
+
+def sounding(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "sounding"), "--config", str(lab.config), *arguments]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "ending", "words"),
+    [
+        ("segfaults", "crashed", "SIGSEGV"),
+        ("exits", "crashed", "exited with status 0"),
+        ("loops", "timeout", "deadline of 4 s"),
+        ("hoards", "memory", "over the limit of 1500 MiB"),
+    ],
+)
+def test_the_culprit_is_named(lab, plugin, ending, words):
+    rows = lab.sql(f"SELECT step, status, reason, attempt FROM outcomes WHERE plugin = '{plugin}' ORDER BY step")
+    assert [(step, status, attempt) for step, status, _, attempt in rows] == [(2, ending, 1), (4, ending, 1)]
+    assert all(words in str(reason) for _, _, reason, _ in rows)
+
+
+def test_all_others_have_their_readings(lab):
+    done = set(lab.sql("SELECT plugin, step FROM outcomes WHERE status = 'ok'"))
+    assert done >= {(plugin, 4) for plugin in GOOD} | {(plugin, 2) for plugin in GOOD - {"weight_change"}}
+    assert set(lab.settled().values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("misspells", "weights"),
+        ("hostile_broken", "this module is broken"),
+        ("twin", "twin"),
+        ("counts", "int"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_a_reason(lab, name, words):
+    listed = json.loads(sounding(lab, "plugins", "--json").stdout)["refusals"]
+    (reason,) = [entry["reason"] for entry in listed if entry["name"] == name]
+    assert words in reason
+
+
+def test_nothing_is_left_behind(lab):
+    assert list((lab.results / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "ending"), [("delete", "gone"), ("overwrite", "superseded"), ("replace", "superseded")]
+)
+def test_a_checkpoint_that_changes_while_it_is_read_gives_no_number(lab, tmp_path, how, ending):
+    config = CONFIG.replace('recipe = "recipe.py"', "") + "attempts = 1\n" + f'[plugins.vandal]\nhow = "{how}"\n'
+    config += "".join(f"[plugins.{name}]\nenabled = false\n" for name in ("segfaults", "exits", "loops", "hoards"))
+    victim = Lab.at(tmp_path, config)
+    (victim.path / "runs" / "a").mkdir()
+    source = lab.path / "runs" / "a" / "ckpt_4.pt"
+    (victim.path / "runs" / "a" / source.name).write_bytes(source.read_bytes())
+    assert sounding(victim, "watch", "--once").returncode == 0
+    statuses = {str(status) for (status,) in victim.sql("SELECT status FROM outcomes_all WHERE attempt = 1")}
+    assert statuses == {ending}
+    assert victim.sql("SELECT count(*) FROM readings_all") == [(0,)]
