@@ -115,6 +115,8 @@ def _simplified(item: object) -> object:
     if isinstance(item, TensorRef):
         found = number(item)
         return {} if found is None else found
+    if isinstance(item, Opaque) and item.state is None:  # a class, a function or a member of an enumeration
+        return item.class_name
     if isinstance(item, Opaque) and isinstance(item.state, Mapping):
         if "_val" in item.state:
             return item.state["_val"]

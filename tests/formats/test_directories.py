@@ -8,11 +8,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from sounding.contents import contents_of
 from sounding.formats import format_of
 from sounding.formats import trainer_directory as trainer
 from sounding.formats import weights_directory as weights
 from sounding.formats.proof import Proof
-from sounding.records import State
+from sounding.records import Fact, State
 
 _Write = Callable[..., Path]
 
@@ -145,6 +146,20 @@ def test_weights_saved_without_a_trainer(tmp_path: Path):
     safetensors.torch.save_file({"w": torch.ones(2)}, directory / "weights.safetensors")
     assert _prove(directory).state is State.COMPLETE
     assert set(weights.read(directory)) == {"model"}
+
+
+def test_the_optimizer_that_accelerate_saves_is_found(trainer_directory: _Write):
+    source = trainer_directory(30)
+    directory = source.rename(source.with_name("checkpoint_0"))
+    (directory / "trainer_state.json").unlink()
+    (directory / "optimizer.pt").rename(directory / "optimizer.bin")
+    assert format_of(directory) is weights.FORMAT
+    assert _prove(directory).state is State.COMPLETE
+    progress = contents_of(weights.read(directory)).progress
+    assert progress.updates == Fact(4, "optimizer.state.step")
+    assert progress.lr_stored is not None
+    (directory / "optimizer.bin").write_bytes(b"PK")
+    assert _prove(directory).state is State.PENDING
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,35 @@ def test_deep_nesting_is_broken_at_once():
         _read(b"]" * 200_000 + b"a" * 199_999 + b".")
 
 
+class _Settings(dict[str, object]):
+    """A dictionary with attributes, as configuration libraries have them."""
+
+
+class _Lists(list[int]):
+    pass
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_subclasses_of_containers_are_worth_their_items(protocol: int):
+    tree = {"a": _Settings(lr=0.1), "b": _Lists([1, 2]), "c": frozenset({1}), "d": {frozenset({2}), 3}}
+    assert _read(pickle.dumps(tree, protocol=protocol)) == tree
+
+
+class _Outer:
+    class Inner:
+        def __init__(self) -> None:
+            self.x = 5
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_nested_classes_stay_opaque(protocol: int):
+    tree = _read(pickle.dumps(_Outer.Inner(), protocol=protocol))
+    assert isinstance(tree, Opaque)
+    assert tree.class_name.endswith("_Outer.Inner") or protocol < 2
+    assert isinstance(tree.state, dict)
+    assert tree.state["x"] == 5
+
+
 def test_cycles_and_sharing_survive():
     cycle: dict[str, object] = {"a": [1]}
     cycle["self"] = cycle

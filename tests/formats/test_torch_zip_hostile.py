@@ -80,6 +80,26 @@ def test_two_structures_are_broken(small: Path):
     assert "two members" in _prove(small).reason
 
 
+def test_members_that_overlap_are_broken(small: Path):
+    data = bytearray(small.read_bytes())
+    with zipfile.ZipFile(small) as archive:
+        first = archive.getinfo("small/data/0")
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"small/data/1"))
+    data[entry + 42 : entry + 46] = struct.pack("<I", first.header_offset)
+    small.write_bytes(data)
+    proof = _prove(small)
+    assert proof.state is State.BROKEN
+    assert "overlap" in proof.reason
+
+
+def test_members_that_begin_elsewhere_are_broken(small: Path):
+    data = bytearray(small.read_bytes())
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"small/data/1"))
+    data[entry + 42 : entry + 46] = struct.pack("<I", 1)
+    small.write_bytes(data)
+    assert "does not begin where the directory says" in _prove(small).reason
+
+
 def test_bytes_after_the_end_are_pending(small: Path):
     with small.open("ab") as file:
         file.write(b"x")

@@ -122,7 +122,7 @@ CALLS: dict[str, Callable[..., object]] = {
     "builtins.bytes": _bytes,
     "builtins.bytearray": _bytes,
     "builtins.set": _set,
-    "builtins.frozenset": _set,
+    "builtins.frozenset": lambda *args: frozenset(_set(*args)),
     "builtins.list": _listed,
     "builtins.dict": _mapping,
     "builtins.complex": _complex,

@@ -22,7 +22,7 @@ class _Unpickler(pickle.Unpickler):
     """The standard machine with every door to the outside closed."""
 
     def __init__(self, data: bytes, file: str, storages: Mapping[str, Member]) -> None:
-        super().__init__(io.BytesIO(data))
+        super().__init__(io.BytesIO(data), encoding="latin1")  # of Python 2's texts; never fails
         self._file = file
         self._storages = storages
 
@@ -122,7 +122,7 @@ class _Settling:
             return listed
         assert isinstance(value, (tuple, set, frozenset))
         items = [self.settle(item, depth + 1) for item in value]
-        return tuple(items) if isinstance(value, tuple) else _hashable_set(items)
+        return tuple(items) if isinstance(value, tuple) else _hashable_set(items, type(value))
 
     def _fill(self, mapping: dict[object, object], source: dict[object, object], depth: int) -> None:
         for key, item in source.items():
@@ -145,6 +145,12 @@ class _Settling:
             return Opaque("torch.storage", value.dtype)
         if not isinstance(value, Foreign):
             raise ImpossibleError(f"the pickle holds an unexpected {type(value).__name__}")
+        if value.state is None and not value.args and (value.entries or value.values):
+            # A subclass of dict or list that keeps nothing else is worth its items.
+            mapping: dict[object, object] = {}
+            self._done[id(value)] = mapping
+            self._fill(mapping, value.entries, depth)
+            return mapping if value.entries else self.settle(value.values, depth + 1)
         return self._foreign(value, depth)
 
     def _foreign(self, value: Foreign, depth: int) -> Opaque:
@@ -180,8 +186,8 @@ def _is_slot_state(state: object) -> bool:
     )
 
 
-def _hashable_set(items: list[object]) -> object:
+def _hashable_set(items: list[object], kind: type[set[object]] | type[frozenset[object]]) -> object:
     try:
-        return set(items)
+        return kind(items)
     except TypeError:  # a member became a record that cannot be hashed
         return items

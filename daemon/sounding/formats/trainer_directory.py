@@ -11,7 +11,6 @@ from sounding.records import State
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE = "trainer_state.json"
-_PARTS = {"optimizer": "optimizer.pt", "scheduler": "scheduler.pt"}
 _ARGUMENTS = "training_args.bin"
 
 
@@ -20,11 +19,8 @@ def _claims(path: Path) -> bool:
 
 
 def check(path: Path) -> str:
-    """Prove the weights, the optimizer and the scheduler whole, and the trainer's state of the same step."""
+    """Prove weights, optimizer and scheduler whole, and the trainer's state of the same step."""
     said = weights_directory.check(path)
-    for name in _PARTS.values():
-        if (path / name).exists():
-            _require_whole(path / name)
     if not (path / _STATE).exists():
         raise UnfinishedError(f"{said}, but no {_STATE} yet, which the Trainer writes after the weights")
     step = _global_step(path)
@@ -45,22 +41,10 @@ def read(path: Path) -> dict[str, object]:
     """The network under "model" beside "optimizer", "scheduler", "trainer_state", "config" and "training_args"."""
     check(path)
     tree = weights_directory.read(path)
-    for key, name in _PARTS.items():
-        if (path / name).exists():
-            tree[key] = torch_zip.read(path / name)
     arguments = path / _ARGUMENTS
     if arguments.exists() and torch_zip.FORMAT.prove(arguments).state is State.COMPLETE:
         tree["training_args"] = torch_zip.read(arguments)
     return tree
-
-
-def _require_whole(file: Path) -> None:
-    try:
-        torch_zip.check(file)
-    except UnfinishedError as unfinished:
-        raise UnfinishedError(f"{file.name}: {unfinished}") from unfinished
-    except ImpossibleError as impossible:
-        raise ImpossibleError(f"{file.name}: {impossible}") from impossible
 
 
 def _named_step(path: Path) -> int:

@@ -1,4 +1,7 @@
-"""A directory of weights as Hugging Face libraries save them: one file, or shards with an index."""
+"""A directory of weights as Hugging Face libraries save them: one file, or shards with an index.
+
+Accelerate and the Trainer put the states of optimizer and scheduler beside them.
+"""
 
 import re
 from collections.abc import Mapping
@@ -13,6 +16,12 @@ from sounding.records import State
 
 _INDICES = ("model.safetensors.index.json", "*.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
+_STATES = {
+    "optimizer.bin": "optimizer",
+    "optimizer.pt": "optimizer",
+    "scheduler.bin": "scheduler",
+    "scheduler.pt": "scheduler",
+}
 _SHARD = re.compile(r".+-(\d{5})-of-(\d{5})\.(safetensors|bin)")
 _NOT_READ = {  # by a file that gives them away
     ".metadata": "a torch.distributed.checkpoint directory, which is not read yet",
@@ -51,6 +60,8 @@ def check(path: Path) -> str:
     for tensor, name in weights.promised.items():
         if tensor not in held[Path(name).name]:
             raise UnfinishedError(f"the index promises tensor {tensor[:80]} in {name}, which does not hold it (yet)")
+    for name in _beside(path).values():
+        _require_whole(path / name)
     return f"{whole} weight file{'s' if whole != 1 else ''}, whole"
 
 
@@ -64,7 +75,7 @@ def fingerprint(path: Path) -> str:
 
 
 def read(path: Path) -> dict[str, object]:
-    """The network under "model", and the configuration beside it, if any, under "config"."""
+    """The network under "model"; what lies beside it under "optimizer", "scheduler", "config" and "trainer_state"."""
     check(path)
     model: dict[str, object] = {}
     for file in find_weights(path).files:
@@ -73,7 +84,23 @@ def read(path: Path) -> dict[str, object]:
     for key in ("config", "trainer_state"):
         if (path / f"{key}.json").is_file():
             tree[key] = read_json(path / f"{key}.json")
+    for key, name in _beside(path).items():
+        tree[key] = torch_zip.read(path / name)
     return tree
+
+
+def _beside(path: Path) -> dict[str, str]:
+    """The files of optimizer and scheduler that the directory has."""
+    return {key: name for name, key in _STATES.items() if (path / name).exists()}
+
+
+def _require_whole(file: Path) -> None:
+    try:
+        torch_zip.check(file)
+    except UnfinishedError as unfinished:
+        raise UnfinishedError(f"{file.name}: {unfinished}") from unfinished
+    except ImpossibleError as impossible:
+        raise ImpossibleError(f"{file.name}: {impossible}") from impossible
 
 
 def find_weights(directory: Path) -> Weights:
