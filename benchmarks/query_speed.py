@@ -132,8 +132,9 @@ def generated(first: int, last: int) -> str:
         "split": "''", "status": "'ok'", "unit": "'weight'", "value": "hash(job, plugin, part) / 1.8e19",
     }  # fmt: skip
     outcome = work | {"status": "'ok'", "reason": "''", "attempt": "1", "options": "'{}'", "wall_seconds": "0.25"}
-    outcome["readings"] = str(PARTS)
+    outcome |= {"readings": str(PARTS), "identity": "md5(concat(job, plugin))[:24]"}
     verdict = subject | {
+        "identity": "md5(job::VARCHAR || 'path')[:24]",
         "status": "'complete'", "reason": "'whole'", "path": "'/runs/' || job", "format": "'torch zip'",
         "fingerprint": "md5(job::VARCHAR)", "stamp": "'[]'", "size_bytes": "1000000", "ordinal": f"job // {RUNS}",
         "first_seen": "TIMESTAMP '2026-01-01' + INTERVAL 1 SECOND * job", "updates": f"job // {RUNS} * 1000",
@@ -170,7 +171,16 @@ def loose_rows(job: int) -> Iterator[Row]:
     }  # fmt: skip
     for plugin, metric in PLUGINS.items():
         same = {**work, "plugin": plugin, "basis": f"basis-{plugin}"}
-        yield {**same, "record": "outcome", "status": "ok", "reason": "", "attempt": 1, "readings": PARTS}
+        identity = f"{plugin[:8]:x>8}{job:016x}"
+        yield {
+            **same,
+            "record": "outcome",
+            "identity": identity,
+            "status": "ok",
+            "reason": "",
+            "attempt": 1,
+            "readings": PARTS,
+        }
         for part in range(PARTS):
             found: Row = {"metric": metric, "part": f"layer.{part}", "depth": part, "value": part / 7, "status": "ok"}
             yield {**same, "record": "reading", "kind": "Linear", "group": "", "split": "", "unit": "weight", **found}

@@ -4,13 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sounding.query import connect, retried
-from sounding.views import KEY, columns
 
-_COUNTS = f"""
+_COUNTS = """
     SELECT record, plugin, status, count(*), sum(readings) FROM (
         SELECT record, plugin, arg_max(status, seq) AS status, arg_max(coalesce(readings, 0), seq) AS readings
-        FROM recorded WHERE record IN ('outcome', 'verdict')
-        GROUP BY record, plugin, store, path, {columns(KEY)}
+        FROM recorded WHERE record IN ('outcome', 'verdict') GROUP BY record, plugin, identity
     ) GROUP BY record, plugin, status ORDER BY ALL"""
 
 

@@ -9,13 +9,11 @@ import duckdb
 from sounding.listing import quoted
 from sounding.views import KEY, columns
 
-_SUBJECT = "over, checkpoint_id, other_checkpoint_id"
-# One row per plugin, setting, basis and run; `kinds` < `attempts` means that some subject was attempted again (or that
-# two hashes met by chance, which the exact question then finds out).
-_WORK = f"""
+# One row per plugin, setting, basis and run; `kinds` < `attempts` means that some subject was attempted again.
+_WORK = """
     CREATE OR REPLACE TEMP TABLE work AS
     SELECT record, plugin, version, options_hash, basis, store, run, model, max(seq) AS seq, count(*) AS attempts,
-        count(DISTINCT hash({_SUBJECT})) AS kinds
+        count(DISTINCT identity) AS kinds
     FROM recorded WHERE record IN ('outcome', 'setting') GROUP BY ALL"""
 # A plugin without a recorded setting goes by its newest outcome.
 _IN_FORCE = """
@@ -34,7 +32,7 @@ _STALE = f"""
     CREATE OR REPLACE TEMP TABLE stale AS
     SELECT seq, {columns(KEY)} FROM (
         SELECT seq, status, {columns(KEY)},
-            max(seq) OVER (PARTITION BY {columns(KEY)}) AS newest,
+            max(seq) OVER (PARTITION BY identity) AS newest,
             arg_max(basis, seq) OVER (PARTITION BY plugin, store, run, model) AS basis_in_force
         FROM (SELECT * FROM recorded WHERE record = 'outcome') SEMI JOIN in_force USING (plugin, version, options_hash)
     ) WHERE status IN ('ok', 'skipped') AND (seq < newest OR basis <> basis_in_force)"""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from sounding.query import connect, named_in, retried
+from sounding.query import make_views_of, named_in, open_memory, retried
 from sounding.readonly import in_words, refuse_all_but_reading
 from sounding.records import SoundingError
 from sounding.views import METRIC, READING
@@ -27,7 +27,6 @@ class Soundings:
 
         Raises SoundingError when the SQL is not a SELECT or is wrong.
         """
-        refuse_all_but_reading(text)
         return retried(lambda: self._answer(text, parameters))
 
     def arrow(self, text: str, **parameters: object) -> "pyarrow.Table":
@@ -59,7 +58,9 @@ class Soundings:
         )
 
     def _answer(self, text: str, parameters: dict[str, object]) -> duckdb.DuckDBPyRelation:
-        connection = connect(self.results, named_in(text))
+        connection = open_memory()
+        refuse_all_but_reading(connection, text)
+        make_views_of(connection, self.results, named_in(text))
         select = text.strip().rstrip(";")
         try:
             connection.execute(f"CREATE TEMP TABLE answer AS {select}", parameters).fetchall()

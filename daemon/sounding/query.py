@@ -35,12 +35,18 @@ def connect(results: str | Path, names: Iterable[str] = NAMES) -> duckdb.DuckDBP
     A results directory without files, or none at all, gives empty views of the same columns. Use `fetchall`: a
     half-read answer blocks the connection.
     """
-    return connect_files(results, names)[0]
+    connection = open_memory()
+    make_views_of(connection, results, names)
+    return connection
 
 
-def connect_files(results: str | Path, names: Iterable[str] = NAMES) -> tuple[duckdb.DuckDBPyConnection, list[str]]:
-    """As `connect`, with the paths of the files that the views read."""
-    connection = in_memory(_SETTINGS)
+def open_memory() -> duckdb.DuckDBPyConnection:
+    """A connection set up for our queries, without any view."""
+    return in_memory(_SETTINGS)
+
+
+def make_views_of(connection: duckdb.DuckDBPyConnection, results: str | Path, names: Iterable[str]) -> list[str]:
+    """Make the named views over the files of this moment, and return the paths of those files."""
     wanted = set(names)
 
     def make() -> list[str]:
@@ -48,7 +54,7 @@ def connect_files(results: str | Path, names: Iterable[str] = NAMES) -> tuple[du
         make_views(connection, paths, wanted)
         return paths
 
-    return connection, retried(make)
+    return retried(make)
 
 
 def live_files(connection: duckdb.DuckDBPyConnection, results: str | Path) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from sounding.listing import quoted
-from sounding.query import NAMES, connect, connect_files, named_in, retried
+from sounding.query import NAMES, connect, make_views_of, named_in, open_memory, retried
 from sounding.records import SoundingError
 from sounding.views import VIEWS
 
@@ -28,12 +28,18 @@ class Answer:
 
 def guarded(results: str | Path, names: Iterable[str] = NAMES) -> duckdb.DuckDBPyConnection:
     """A connection that can read the results' files and no other, can write nothing, and cannot be told otherwise."""
-    connection, paths = connect_files(results, names)
+    connection = open_memory()
+    guard(connection, results, names)
+    return connection
+
+
+def guard(connection: duckdb.DuckDBPyConnection, results: str | Path, names: Iterable[str]) -> None:
+    """Make the views, and lock the connection to their files."""
+    paths = make_views_of(connection, results, names)
     listed = ", ".join(quoted(path) for path in paths)
     connection.execute(f"SET allowed_paths = [{listed}]").fetchall()
     connection.execute("SET enable_external_access = false").fetchall()
     connection.execute("SET lock_configuration = true").fetchall()
-    return connection
 
 
 def run_guarded(results: str | Path, sql: str) -> Answer:
@@ -41,19 +47,18 @@ def run_guarded(results: str | Path, sql: str) -> Answer:
 
     Raises SoundingError when the SQL is anything else, reaches outside the results, or is wrong.
     """
-    refuse_all_but_reading(sql)
     return retried(lambda: _answer(results, sql))
 
 
-def refuse_all_but_reading(sql: str) -> None:
+def refuse_all_but_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """Raise SoundingError unless the SQL is exactly one SELECT, or EXPLAIN of one.
 
     EXPLAIN ANALYZE runs what it explains, and a COPY in it would write: what is explained is looked at by itself.
     """
     explained = _EXPLAIN.sub("", sql, count=1)
-    types = _statement_types(sql)
+    types = _statement_types(connection, sql)
     if types == [duckdb.StatementType.EXPLAIN]:
-        types = _statement_types(explained)
+        types = _statement_types(connection, explained)
     if len(types) != 1:
         raise SoundingError(f"query: found {len(types)} statements, expected exactly one SELECT; ask them one by one.")
     if types[0] != duckdb.StatementType.SELECT:
@@ -75,7 +80,9 @@ def in_words(error: duckdb.Error, sql: str) -> SoundingError:
 
 
 def _answer(results: str | Path, sql: str) -> Answer:
-    with guarded(results, named_in(sql)) as connection:
+    with open_memory() as connection:
+        refuse_all_but_reading(connection, sql)
+        guard(connection, results, named_in(sql))
         try:
             cursor = connection.execute(sql)
             rows = cursor.fetchall()
@@ -87,9 +94,9 @@ def _answer(results: str | Path, sql: str) -> Answer:
         return Answer(tuple(column[0] for column in described), tuple(str(column[1]) for column in described), rows)
 
 
-def _statement_types(sql: str) -> list[duckdb.StatementType]:
+def _statement_types(connection: duckdb.DuckDBPyConnection, sql: str) -> list[duckdb.StatementType]:
     try:
-        return [statement.type for statement in duckdb.extract_statements(sql)]
+        return [statement.type for statement in connection.extract_statements(sql)]
     except duckdb.Error as error:
         raise in_words(error, sql) from error
 

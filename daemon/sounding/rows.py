@@ -3,16 +3,16 @@
 A row holds only the columns of its kind of record; the writer fills the others with NULL.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from sounding.records import (
     Attribute,
     Checkpoint,
-    Curve,
     Ending,
     Examination,
     Fact,
@@ -57,6 +57,7 @@ def result_rows(
     outcome: Row = {
         **common,
         "record": "outcome",
+        "identity": _digest(*astuple(result.task.key)),
         "status": result.ending.value,
         "reason": result.reason,
         "attempt": result.task.attempt,
@@ -75,6 +76,7 @@ def outcome_row(outcome: Outcome) -> Row:
     return {
         **_work_columns(outcome.seq, outcome.recorded_at, outcome.key, outcome.subject),
         "record": "outcome",
+        "identity": _digest(*astuple(outcome.key)),
         "status": outcome.ending.value,
         "reason": outcome.reason,
         "attempt": outcome.attempt,
@@ -93,6 +95,7 @@ def verdict_row(
     """What is believed of a sighting; with its checkpoint's identity and progress once it is complete."""
     row: Row = {
         "record": "verdict",
+        "identity": _digest(sighting.store, sighting.path, checkpoint.checkpoint_id if checkpoint else ""),
         "seq": seq,
         "recorded_at": recorded_at,
         "store": sighting.store,
@@ -111,7 +114,6 @@ def verdict_row(
         row |= {
             "step": checkpoint.step,
             "checkpoint_id": checkpoint.checkpoint_id,
-            "path": checkpoint.path,
             "format": checkpoint.format,
             "fingerprint": checkpoint.fingerprint,
             "stamp": _stamp_text(checkpoint.stamp),
@@ -191,10 +193,7 @@ def _finding_columns(finding: Finding, units: Mapping[str, str]) -> Row:
     row = asdict(finding)
     row["status"] = row.pop("quality")
     row["unit"] = units.get(finding.metric, "")
-    if isinstance(finding, Reading):
-        return {"record": "reading", **row}
-    assert isinstance(finding, Curve)
-    return {"record": "curve", **row}
+    return {"record": "reading" if isinstance(finding, Reading) else "curve", **row}
 
 
 def _progress_columns(progress: Progress, step: int | None) -> Row:
@@ -231,6 +230,10 @@ def _read_progress(row: Mapping[str, Any]) -> Progress:
         if row[f"{name}_source"] is not None and row[name] is not None:
             facts[name] = Fact(row[name], row[f"{name}_source"])
     return Progress(**facts)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
 
 def _options_text(sheet: PluginSheet) -> str:

@@ -103,6 +103,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("record", "VARCHAR", "kind of row: outcome, reading, curve, skip, verdict, attribute or setting"),
     Column("seq", "BIGINT", "sequence number of the publication; the greatest counts"),
     Column("recorded_at", "TIMESTAMP", "when the row was written, UTC"),
+    Column("identity", "VARCHAR", "outcomes: digest of the key of the work; verdicts: of store, path and checkpoint"),
     *_SUBJECT,
     *_WORK,
     *_FOUND,

@@ -61,9 +61,9 @@ VIEWS: dict[str, str] = {
     "outcomes_all": f"SELECT {columns(OUTCOME)} FROM recorded WHERE record = 'outcome'",
     "outcomes": f"""
         SELECT {columns(OUTCOME)}, attempts FROM (
-            SELECT *, count(*) FILTER (status <> 'redo') OVER same AS attempts,
+            SELECT {columns(OUTCOME)}, count(*) FILTER (status <> 'redo') OVER same AS attempts,
                 row_number() OVER (same ORDER BY seq DESC) AS place
-            FROM outcomes_all WINDOW same AS (PARTITION BY {columns(KEY)})
+            FROM recorded WHERE record = 'outcome' WINDOW same AS (PARTITION BY identity)
         ) WHERE place = 1""",
     "readings_all": f"SELECT {columns((*READING, 'over', 'basis', 'seq'))} FROM recorded WHERE record = 'reading'",
     "readings": _current("reading", READING),
@@ -71,7 +71,7 @@ VIEWS: dict[str, str] = {
     "skips": _current("skip", SKIP),
     "checkpoints": f"""
         SELECT {columns(VERDICT)} FROM recorded WHERE record = 'verdict'
-        QUALIFY row_number() OVER (PARTITION BY store, path, checkpoint_id ORDER BY seq DESC) = 1
+        QUALIFY row_number() OVER (PARTITION BY identity ORDER BY seq DESC) = 1
             AND (checkpoint_id IS NOT NULL OR seq = max(seq) OVER (PARTITION BY store, path))""",
     "attributes": """
         SELECT store, run, key, number, text, source, recorded_at FROM recorded WHERE record = 'attribute'

@@ -29,7 +29,7 @@ def publish(results: ResultsDirectory, seq: int) -> None:
     same: Row = {"seq": seq, "store": "lab", "run": "a", "step": seq, "checkpoint_id": f"c{seq}", **work}
     readings: list[Row] = [{**same, "record": "reading", "part": str(part), "value": 1.0} for part in range(ROWS)]
     tmp = results.tmp / tmp_name("e", seq)
-    write_rows(tmp, [*readings, {**same, "record": "outcome", "status": "ok"}])
+    write_rows(tmp, [*readings, {**same, "record": "outcome", "identity": f"w{seq}", "status": "ok"}])
     results.publish(tmp, seq)
 
 

@@ -105,9 +105,7 @@ def test_a_verdict_without_checkpoint_keeps_its_stamp_and_reason(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("value", "kept"), [("12", 12), (12.0, 12), (12.5, None), ("soon", None), (math.nan, None)])
-def test_a_count_that_is_no_whole_number_is_left_out_and_its_source_kept(
-    tmp_path: Path, value: float | str, kept: int | None
-):
+def test_a_count_that_is_no_whole_number_is_left_out(tmp_path: Path, value: float | str, kept: int | None):
     progress = Progress(updates=Fact(value, "iter_num"))
     checkpoint = dataclasses.replace(CHECKPOINT, progress=progress)
     sighting = Sighting("lab", "a", "/lab/a/20", 20, {}, STAMP)
