@@ -80,6 +80,13 @@ def test_two_structures_are_broken(small: Path):
     assert "two members" in _prove(small).reason
 
 
+def test_a_whole_zip_at_the_end_of_half_a_file_is_pending(small: Path):
+    inner = _rewritten(small, {}).read_bytes()
+    small.write_bytes(small.read_bytes()[:100] + inner)
+    assert _prove(small).state is State.PENDING
+    assert "not where its end says" in _prove(small).reason
+
+
 def test_members_that_overlap_are_broken(small: Path):
     data = bytearray(small.read_bytes())
     with zipfile.ZipFile(small) as archive:
