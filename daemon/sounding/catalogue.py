@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from sounding.config import Settings
-from sounding.dispatch import Child, Limits, call_and_wait
+from sounding.dispatch import Child, Died, Limits, call_and_wait
 from sounding.records import (
     Catalogue,
     MetricSheet,
@@ -19,7 +19,9 @@ from sounding.records import (
 )
 
 CACHE = Path("cache") / "plugins.json"
-_LIMITS = Limits(deadline_seconds=120.0, memory_bytes=4 << 30)
+_DESCRIBE = "sounding.discovery:describe"
+_LIMITS = Limits(deadline_seconds=60.0, memory_bytes=4 << 30)
+_IMPORT = Limits(deadline_seconds=30.0, memory_bytes=4 << 30)
 
 
 def describe(child: Child, settings: Settings | None) -> Catalogue:
@@ -31,8 +33,13 @@ def describe(child: Child, settings: Settings | None) -> Catalogue:
     passes: Mapping[str, Mapping[str, Any]] = {}
     if settings is not None:
         plugins, passes = {name: table.options for name, table in settings.plugins.items()}, settings.passes
-    catalogue: Catalogue = call_and_wait(child, "sounding.discovery:describe", (plugins, passes), _LIMITS)
-    return catalogue
+    try:
+        catalogue: Catalogue = call_and_wait(child, _DESCRIBE, (plugins, passes), _LIMITS)
+    except Died:
+        child.without = _deadly(child)
+        child.stop()
+        catalogue = call_and_wait(child, _DESCRIBE, (plugins, passes), _LIMITS)
+    return replace(catalogue, without=child.without)
 
 
 def catalogue(settings: Settings | None = None) -> Catalogue:
@@ -45,6 +52,17 @@ def catalogue(settings: Settings | None = None) -> Catalogue:
         return describe(child, settings)
     finally:
         child.stop()
+
+
+def _deadly(child: Child) -> tuple[str, ...]:
+    """The plugin modules that cannot be imported without harm, each tried alone."""
+    deadly: list[str] = []
+    for module in call_and_wait(child, "sounding.collecting:modules", (), _LIMITS):
+        try:
+            call_and_wait(child, "sounding.collecting:import_alone", (module,), _IMPORT)
+        except Died:
+            deadly.append(module)
+    return tuple(deadly)
 
 
 def remember(found: Catalogue, results: Path) -> None:

@@ -1,6 +1,8 @@
 """Finding plugins and passes: every installed module is imported alone, so that one that breaks harms no other."""
 
 import importlib
+import importlib.util
+import os
 import pkgutil
 import traceback
 from collections.abc import Iterable, Iterator
@@ -13,6 +15,7 @@ from sounding.plugin import Pass, Plugin
 from sounding.records import Refusal
 
 GROUP = "sounding.plugins"
+WITHOUT = "SOUNDING_WITHOUT"  # environment variable: modules, separated by commas, that must not be imported
 CORE = "sounding"  # the distribution whose passes others build on
 
 AnyPlugin: TypeAlias = Plugin[Any]
@@ -67,7 +70,25 @@ def _modules(name: str) -> Iterator[tuple[str, ModuleType | Refusal]]:
                 yield from _modules(f"{name}.{child.name}")
 
 
+def modules() -> tuple[str, ...]:
+    """Names of all modules that `collect(installed())` would import, found without importing any."""
+    names: list[str] = []
+    for source in installed():
+        spec = importlib.util.find_spec(source.module)
+        children = pkgutil.iter_modules((spec.submodule_search_locations if spec else None) or ())
+        names += [source.module, *(f"{source.module}.{child.name}" for child in children)]
+    return tuple(dict.fromkeys(names))
+
+
+def import_alone(name: str) -> str:
+    """Import one module; why it cannot be used, or nothing. It may also never return."""
+    module = _import(name)
+    return module.reason if isinstance(module, Refusal) else ""
+
+
 def _import(name: str) -> ModuleType | Refusal:
+    if name in os.environ.get(WITHOUT, "").split(","):
+        return Refusal(name, "", f"importing {name} hung or killed the process that tried")
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code; whatever it raises becomes a refusal

@@ -7,6 +7,7 @@ memory limit live here, where nothing a child does can outlast them.
 import multiprocessing
 import os
 import signal
+import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -36,6 +37,10 @@ class Death:
     reason: str
 
 
+class Died(SoundingError):
+    """A call ended with the life of its child; the message says how."""
+
+
 def context(preload: tuple[str, ...] = ("torch",)) -> ForkServerContext:
     """The forkserver that children come from; it imports torch and never runs it, which would hang its children."""
     forkserver = multiprocessing.get_context("forkserver")
@@ -50,6 +55,7 @@ class Child:
     name: str
     nice: int = 0
     threads: int = 1
+    without: tuple[str, ...] = ()  # plugin modules that its processes must not import
     calls: int = 0
     _process: ForkServerProcess | None = None
     _connection: Connection | None = None
@@ -84,7 +90,10 @@ class Child:
         self.stop()
         ours, theirs = multiprocessing.Pipe()
         process = context().Process(
-            target=serve, args=(theirs, self.nice, self.threads), name=f"sounding {self.name}", daemon=False
+            target=serve,
+            args=(theirs, self.nice, self.threads, self.without),
+            name=f"sounding {self.name}",
+            daemon=False,
         )
         process.start()
         theirs.close()
@@ -148,15 +157,13 @@ class Child:
 def call_and_wait(child: Child, target: str, arguments: tuple[Any, ...], limits: Limits) -> Any:
     """Make one call and wait for its end.
 
-    Raises SoundingError with the child's message, or with the manner of its death.
+    Raises SoundingError with the child's message, or Died with the manner of its death.
     """
-    import time
-
     child.send(Call(target, arguments), limits, time.monotonic())
     while True:
         ended = child.poll(time.monotonic())
         if isinstance(ended, Death):
-            raise SoundingError(ended.reason)
+            raise Died(ended.reason)
         if isinstance(ended, Answer):
             if ended.error:
                 raise SoundingError(ended.error)

@@ -284,6 +284,7 @@ class Catalogue:
 
     plugins: Mapping[str, PluginSheet]
     refusals: tuple[Refusal, ...] = ()
+    without: tuple[str, ...] = ()  # modules whose import hangs or kills, which no process must try again
 
 
 @dataclass(frozen=True, slots=True)

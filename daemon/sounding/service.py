@@ -70,7 +70,7 @@ def running(settings: Settings, *, once: bool = False, results: ResultsDirectory
         catalogues.remember(catalogue, settings.results)
         journal.write_settings(catalogue, datetime.now(UTC))
         ledger.refresh()
-        crew = _crew(settings, results, epoch)
+        crew = _crew(settings, results, epoch, catalogue.without)
         stack.callback(crew.stop)
         crew.start(time.monotonic())
         bell = Bell()
@@ -146,9 +146,9 @@ def look(settings: Settings) -> list[Seen]:
     return sorted(lookout.seen.values(), key=lambda seen: (seen.sighting.store, seen.sighting.run, seen.sighting.path))
 
 
-def _crew(settings: Settings, results: ResultsDirectory, epoch: str) -> Crew:
+def _crew(settings: Settings, results: ResultsDirectory, epoch: str, without: tuple[str, ...]) -> Crew:
     table = settings.daemon
-    children = [Child(f"worker {number}", table.nice, settings.threads) for number in range(table.workers)]
+    children = [Child(f"worker {number}", table.nice, settings.threads, without) for number in range(table.workers)]
     return Crew(results, children, Limits(table.deadline_seconds, table.memory_limit_mb << 20), epoch)
 
 

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from sounding.collecting import WITHOUT
 from sounding.gauge import Gauge
 from sounding.records import Job, PluginSheet, SoundingError, TaskResult
 
@@ -40,9 +41,10 @@ class Answer:
     error: str = ""
 
 
-def serve(connection: Connection, nice: int, threads: int) -> None:
+def serve(connection: Connection, nice: int, threads: int, without: tuple[str, ...]) -> None:
     """Answer calls until the pipe closes; the entry point of every child."""
     _become_killable(nice)
+    os.environ[WITHOUT] = ",".join(without)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     while True:
         try:

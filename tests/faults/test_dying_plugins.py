@@ -11,8 +11,8 @@ from end_to_end.lab import CONFIG, Lab
 
 HOSTILE = Path(__file__).parent / "hostile"
 LIMITS = """attempts = 1
-deadline_seconds = 4.0
-memory_limit_mb = 1500
+deadline_seconds = 5.0
+memory_limit_mb = 900
 """
 WRONG_OPTION = """
 [plugins.counts]
@@ -40,8 +40,8 @@ def sounding(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("segfaults", "crashed", "SIGSEGV"),
         ("exits", "crashed", "exited with status 0"),
-        ("loops", "timeout", "deadline of 4 s"),
-        ("hoards", "memory", "over the limit of 1500 MiB"),
+        ("loops", "timeout", "deadline of 5 s"),
+        ("hoards", "memory", "over the limit of 900 MiB"),
     ],
 )
 def test_the_culprit_is_named(lab, plugin, ending, words):
@@ -63,11 +63,12 @@ def test_all_others_have_their_readings(lab):
         ("hostile_broken", "this module is broken"),
         ("twin", "twin"),
         ("counts", "int"),
+        ("hostile_mortal", "killed the process"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_a_reason(lab, name, words):
-    listed = json.loads(sounding(lab, "plugins", "--json").stdout)["refusals"]
-    (reason,) = [entry["reason"] for entry in listed if entry["name"] == name]
+    listed = json.loads(sounding(lab, "plugins", "--json").stdout)["refused"]
+    (reason,) = {entry["reason"] for entry in listed if entry["name"] == name}
     assert words in reason
 
 
