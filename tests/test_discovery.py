@@ -2,11 +2,14 @@
 
 import importlib
 import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sounding.collecting import Source, collect
-from sounding.discovery import assemble, code_digest, describe, describe_loaded, load
+from sounding.discovery import Loaded, assemble, code_digest, describe, describe_loaded, load
 
 HEAD = """
 from collections.abc import Iterator
@@ -25,11 +28,11 @@ def good(weights: Weights, *, size: int = 4, ratio: float = 0.5, kind: Literal["
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch, request):
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
     """Write a package of plugins and look into it; every test has a package name of its own."""
     name = "pkg_" + "".join(char for char in request.node.name if char.isalnum())
 
-    def write(**modules):
+    def write(**modules: Any):
         root = tmp_path / name
         root.mkdir()
         (root / "__init__.py").write_text("")
@@ -41,7 +44,7 @@ def package(tmp_path, monkeypatch, request):
     return write
 
 
-def reason(loaded, name):
+def reason(loaded: Any, name: str):
     """The one reason why `name` was refused."""
     (found,) = [each for each in loaded.refusals if each.name == name or each.name.endswith(f".{name}")]
     return found.reason
@@ -66,20 +69,20 @@ def test_what_is_installed():
         ("@plugin(version=1, metrics=METRICS)\ndef p(weights): ...", ["`weights` has no type annotation"]),
     ],
 )
-def test_a_module_that_breaks_harms_no_other(package, text, words):
+def test_a_module_that_breaks_harms_no_other(package: Callable[..., Loaded], text: str, words: Any):
     loaded = package(broken=text, fine=GOOD)
     assert "good" in loaded.plugins
     for word in words:
         assert word in reason(loaded, "broken")
 
 
-def test_a_misspelt_need_is_answered_with_a_suggestion(package):
+def test_a_misspelt_need_is_answered_with_a_suggestion(package: Callable[..., Loaded]):
     loaded = package(a="@plugin(version=1, metrics=METRICS)\ndef p(wieghts: Weights): ...", b=GOOD)
     assert "needs `wieghts`, which is no pass; did you mean `weights`?" in reason(loaded, "p")
     assert set(loaded.plugins) == {"good"}
 
 
-def test_an_annotation_that_differs_from_what_the_pass_returns(package):
+def test_an_annotation_that_differs_from_what_the_pass_returns(package: Callable[..., Loaded]):
     loaded = package(
         a="@plugin(version=1, metrics=METRICS)\ndef p(predictions: Weights): ...",
         b="@plugin(version=1, metrics=METRICS)\ndef q(run: str): ...",
@@ -91,7 +94,7 @@ def test_an_annotation_that_differs_from_what_the_pass_returns(package):
     assert set(loaded.plugins) == {"good"}
 
 
-def test_a_name_used_twice_is_refused_to_both(package):
+def test_a_name_used_twice_is_refused_to_both(package: Callable[..., Loaded]):
     loaded = package(a=GOOD, b=GOOD, c=GOOD.replace("def good", "def other_one"))
     refused = [each for each in loaded.refusals if each.name == "good"]
     assert len(refused) == 2
@@ -101,7 +104,7 @@ def test_a_name_used_twice_is_refused_to_both(package):
     assert set(loaded.plugins) == {"other_one"}
 
 
-def test_one_object_seen_in_two_modules_is_one(package, request):
+def test_one_object_seen_in_two_modules_is_one(package: Callable[..., Loaded], request: pytest.FixtureRequest):
     name = "pkg_" + "".join(char for char in request.node.name if char.isalnum())
     loaded = package(a=GOOD, b=f"from {name}.a import good")
     assert set(loaded.plugins) == {"good"}
@@ -109,14 +112,14 @@ def test_one_object_seen_in_two_modules_is_one(package, request):
     assert loaded.origins["good"] == f"theirs: {name}.a"
 
 
-def test_a_pass_that_takes_the_name_of_a_built_in_one_loses_it(package):
+def test_a_pass_that_takes_the_name_of_a_built_in_one_loses_it(package: Callable[..., Loaded]):
     loaded = package(a="@shared_pass(version=1)\ndef weights(opened: Opened) -> int: return 1", b=GOOD)
     assert "`weights` is used by" in reason(loaded, "weights")
     assert loaded.passes["weights"].function.__module__ == "sounding.passes.weights"
     assert "good" in loaded.plugins
 
 
-def test_passes_in_a_circle_are_refused_with_those_that_use_them(package):
+def test_passes_in_a_circle_are_refused_with_those_that_use_them(package: Callable[..., Loaded]):
     loaded = package(
         a="""
         @shared_pass(version=1)
@@ -154,13 +157,13 @@ def test_passes_in_a_circle_are_refused_with_those_that_use_them(package):
         ),
     ],
 )
-def test_wrong_passes(package, text, words):
+def test_wrong_passes(package: Callable[..., Loaded], text: str, words: Any):
     loaded = package(a=text, b=GOOD)
     assert any(words in each.reason for each in loaded.refusals)
     assert set(loaded.plugins) == {"good"}
 
 
-def test_a_sheet_tells_what_the_daemon_needs_to_know(package):
+def test_a_sheet_tells_what_the_daemon_needs_to_know(package: Callable[..., Loaded]):
     loaded = package(a=GOOD, b="@plugin(version=1, metrics=METRICS)\ndef q(gradients: Gradients): yield")
     catalogue = describe_loaded(loaded, {"good": {"size": 9}}, {})
     sheet = catalogue.plugins["good"]
@@ -178,10 +181,10 @@ def test_a_sheet_tells_what_the_daemon_needs_to_know(package):
     assert other.summary == ""
 
 
-def test_the_options_hash_follows_the_values_in_force_only(package):
+def test_the_options_hash_follows_the_values_in_force_only(package: Callable[..., Loaded]):
     loaded = package(a=GOOD)
 
-    def hashed(**settings):
+    def hashed(**settings: Any):
         return describe_loaded(loaded, {"good": settings}, {}).plugins["good"].options_hash
 
     assert hashed() == hashed(size=4) == hashed(ratio=0.5, kind="a")
@@ -200,7 +203,7 @@ def test_the_options_hash_follows_the_values_in_force_only(package):
         ({"sise": 3}, ["no option `sise`; did you mean `size`?"]),
     ],
 )
-def test_a_wrong_option_refuses_its_plugin_alone(package, settings, words):
+def test_a_wrong_option_refuses_its_plugin_alone(package: Callable[..., Loaded], settings: dict[str, Any], words: Any):
     loaded = package(a=GOOD, b=GOOD.replace("def good", "def fine"))
     catalogue = describe_loaded(loaded, {"good": settings}, {})
     (refusal,) = catalogue.refusals
@@ -211,12 +214,12 @@ def test_a_wrong_option_refuses_its_plugin_alone(package, settings, words):
 
 
 @pytest.mark.parametrize("default", ["'four'", "None", "4.5"])
-def test_a_default_of_the_wrong_type_is_the_authors_mistake(package, default):
+def test_a_default_of_the_wrong_type_is_the_authors_mistake(package: Callable[..., Loaded], default: str):
     loaded = package(a=GOOD.replace("size: int = 4", f"size: int = {default}"))
     assert "the default of option `size`" in reason(loaded, "good")
 
 
-def test_settings_of_unknown_plugins_and_passes_are_told(package):
+def test_settings_of_unknown_plugins_and_passes_are_told(package: Callable[..., Loaded]):
     loaded = package(a=GOOD)
     refusals = describe_loaded(loaded, {"goood": {"size": 1}}, {"wheights": {"a": 1}}).refusals
     assert {each.name for each in refusals} == {"goood", "wheights"}
@@ -224,7 +227,7 @@ def test_settings_of_unknown_plugins_and_passes_are_told(package):
     assert "did you mean `weights`?" in refusals[0].reason + refusals[1].reason
 
 
-def test_wrong_pass_settings_refuse_the_pass_and_its_users(package):
+def test_wrong_pass_settings_refuse_the_pass_and_its_users(package: Callable[..., Loaded]):
     text = """
     @shared_pass(version=1)
     def rank(weights: Weights, *, top: int = 2) -> int: return top
@@ -241,7 +244,7 @@ def test_wrong_pass_settings_refuse_the_pass_and_its_users(package):
     assert one.options_hash != two.options_hash
 
 
-def test_code_digests_follow_code_and_nothing_else(package):
+def test_code_digests_follow_code_and_nothing_else(package: Callable[..., Loaded]):
     loaded = package(
         a="def f(x):\n    '''One.'''\n    return x + 1\n",
         b="def f(x):\n    '''Other words.'''\n\n    return x + 1  # and a comment\n",

@@ -3,7 +3,9 @@
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ HEAD = "import torch\nfrom sounding.recipe import Probe\ndef architecture(checkp
 
 @pytest.fixture
 def written(tmp_path: Path):
-    def write(text, name="recipe.py"):
+    def write(text: str, name: str = "recipe.py"):
         path = tmp_path / name
         path.write_text(text)
         return str(path)
@@ -28,7 +30,7 @@ def written(tmp_path: Path):
     return write
 
 
-def message(path):
+def message(path: str):
     with pytest.raises(SoundingError) as caught:
         load_recipe(path).probes(RUN)
     return str(caught.value)
@@ -55,7 +57,7 @@ def message(path):
         (HEAD + "def probe(run): return Probe(train=(torch.ones(2), torch.ones(3)))", ["differ in length: [2, 3]"]),
     ],
 )
-def test_what_is_wrong_is_said_with_what_to_write(written, text, words):
+def test_what_is_wrong_is_said_with_what_to_write(written: Callable[..., str], text: str, words: Any):
     path = written(text)
     said = message(path)
     for word in (path, *words):
@@ -64,7 +66,7 @@ def test_what_is_wrong_is_said_with_what_to_write(written, text, words):
         assert survey(path, RUN).error == said
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path: Path):
     assert "no such recipe" in message(str(tmp_path / "absent.py"))
 
 
@@ -76,7 +78,7 @@ def test_a_missing_file_is_named(tmp_path):
         ("raise RuntimeError('no width')", ["architecture raised: RuntimeError: no width"]),
     ],
 )
-def test_wrong_architectures(written, body, words):
+def test_wrong_architectures(written: Callable[..., str], body: str, words: Any):
     recipe = load_recipe(written(f"import torch\ndef architecture(checkpoint):\n    {body}\n"))
     with pytest.raises(SoundingError) as caught:
         recipe.architecture(None, RUN)
@@ -84,7 +86,7 @@ def test_wrong_architectures(written, body, words):
         assert word in str(caught.value)
 
 
-def test_functions_receive_what_they_name(written):
+def test_functions_receive_what_they_name(written: Callable[..., str]):
     text = """
 import torch
 def architecture(checkpoint, run, model):
@@ -94,12 +96,12 @@ def architecture(checkpoint, run, model):
     assert load_recipe(written(text)).architecture("the checkpoint", RUN, "ema").in_features == 8
 
 
-def test_a_single_parameter_may_have_any_name(written):
+def test_a_single_parameter_may_have_any_name(written: Callable[..., str]):
     text = "import torch\ndef architecture(ckpt): return torch.nn.Linear(ckpt, 1)\n"
     assert load_recipe(written(text)).architecture(5, RUN).in_features == 5
 
 
-def test_a_recipe_is_loaded_again_when_it_or_a_module_beside_it_changes(written):
+def test_a_recipe_is_loaded_again_when_it_or_a_module_beside_it_changes(written: Callable[..., str]):
     written("SIZE = 3", "beside.py")
     path = written("import torch, beside\ndef architecture(c): return torch.nn.Linear(beside.SIZE, 1)\n")
     first = load_recipe(path)
@@ -112,7 +114,7 @@ def test_a_recipe_is_loaded_again_when_it_or_a_module_beside_it_changes(written)
     assert load_recipe(path).version == 7
 
 
-def test_modules_of_one_name_beside_two_recipes_are_not_mixed(tmp_path):
+def test_modules_of_one_name_beside_two_recipes_are_not_mixed(tmp_path: Path):
     sizes = []
     for size in (3, 4):
         (tmp_path / str(size)).mkdir()
@@ -125,13 +127,13 @@ def test_modules_of_one_name_beside_two_recipes_are_not_mixed(tmp_path):
     assert sizes == [3, 4]
 
 
-def test_nothing_is_written_beside_the_recipe(written, tmp_path):
+def test_nothing_is_written_beside_the_recipe(written: Callable[..., str], tmp_path: Path):
     written("SIZE = 3", "beside.py")
     load_recipe(written("import beside\n" + HEAD))
     assert sorted(each.name for each in tmp_path.iterdir()) == ["beside.py", "recipe.py"]
 
 
-def test_unseeded_data_are_the_same_every_time_and_leave_the_generators_alone(written):
+def test_unseeded_data_are_the_same_every_time_and_leave_the_generators_alone(written: Callable[..., str]):
     text = HEAD + (
         "import random, numpy\ndef probe(run):\n"
         "    x = torch.randn(4, 2) + random.random() + numpy.random.rand()\n"
@@ -149,7 +151,7 @@ def test_unseeded_data_are_the_same_every_time_and_leave_the_generators_alone(wr
     assert (torch.rand(1), random.random(), np.random.rand()) == expected
 
 
-def test_a_survey_tells_version_and_every_probes_hash(written):
+def test_a_survey_tells_version_and_every_probes_hash(written: Callable[..., str]):
     text = HEAD + (
         "version = 4\ndef probe(run):\n    p = lambda n: Probe(train=(torch.ones(n, 2), torch.ones(n)))\n"
         "    return {'default': p(3), 'large': p(run.attributes['width'])}\n"
@@ -160,12 +162,12 @@ def test_a_survey_tells_version_and_every_probes_hash(written):
     assert len(set(sheet.probe_hashes.values())) == 2
 
 
-def test_a_recipe_without_a_probe_can_be_surveyed(written):
+def test_a_recipe_without_a_probe_can_be_surveyed(written: Callable[..., str]):
     sheet = survey(written(HEAD), RUN)
     assert (sheet.version, dict(sheet.probe_hashes), sheet.error) == (1, {}, "")
 
 
-def test_survey_reports_data_it_cannot_hash(written):
+def test_survey_reports_data_it_cannot_hash(written: Callable[..., str]):
     text = HEAD + "def probe(run): return Probe(train=[({1, 2}, 3), ({4}, 5), ({6}, 7)])\n"
     assert "set" in survey(written(text), RUN).error
 
@@ -193,7 +195,7 @@ X, Y = torch.arange(12.0).reshape(6, 2), torch.arange(6)
         ({"train": ({"a": X, "b": X[:3]}, Y)}, ["differ in length: [3, 6]"]),
     ],
 )
-def test_wrong_probes(arguments, words):
+def test_wrong_probes(arguments: dict[str, Any], words: Any):
     with pytest.raises(SoundingError) as caught:
         Probe(**arguments)
     for word in words:
@@ -203,10 +205,10 @@ def test_wrong_probes(arguments, words):
 class Words(Dataset):
     """A data set of dictionaries, as text models have it."""
 
-    def __len__(self):
+    def __len__(self) -> int:
         return 5
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         return {"input_ids": torch.full((3,), index), "labels": torch.tensor(index * 10)}
 
 
@@ -268,7 +270,7 @@ BASE = {"train": (X, Y), "heldout": (X + 1, Y), "ids": list("abcdef"), "flags": 
         {"unit": "token"},
     ],
 )
-def test_every_change_of_the_data_changes_the_hash(change):
+def test_every_change_of_the_data_changes_the_hash(change: Any):
     probe = Probe(**{**BASE, **change})
     assert probe.hash != Probe(**BASE).hash
 

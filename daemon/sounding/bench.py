@@ -53,24 +53,28 @@ class Bench:
         key = (task.subject.checkpoint_id, task.subject.model)
         own = self.supply(*key)
         wanted = self._wanted(*key)
-        return [self._other(plugin, task) if need == "other" else own.get(need, wanted) for need in plugin.needs]
+        values = [self._other(plugin, task) if need == "other" else own.get(need, wanted) for need in plugin.needs]
+        self._trim()
+        return values
 
     def circumstances(self, plugin: AnyPlugin, task: Task) -> dict[str, Any]:
         """Probe, floating-point type and device a plugin measured with, as far as its needs involve them."""
         supply = self.supply(task.subject.checkpoint_id, task.subject.model)
         reached = self.loaded.transitive(plugin.needs)
-        model, weights = supply.known("model"), supply.known("weights")
-        dtype = model.dtype if "model" in reached and model is not None else weights.dtype if weights else None
+        dtypes = [supply.dtypes.get(name, "") for name in ("model", "weights") if name in reached]
         probed = any(name in self.loaded.passes and self.loaded.passes[name].kind == "accumulator" for name in reached)
         return {
             "probe": supply.get("recipe").probe(supply.get("run")).hash if probed else "",
-            "dtype": str(dtype or "").removeprefix("torch."),
+            "dtype": next(iter(dtypes), ""),
             "device": self.job.device if "device" in reached else "cpu",
         }
 
     def done(self, task: Task) -> None:
         """Free what only this task still needed."""
         self._pending.remove(task)
+        self._trim()
+
+    def _trim(self) -> None:
         for key, supply in self._supplies.items():
             supply.trim(self._wanted(*key))
 

@@ -1,6 +1,7 @@
 """A dry run of the operator's recipe on one checkpoint: what is wrong with it, before anything is measured."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from sounding.bench import Bench
@@ -46,7 +47,7 @@ def _problems(bench: Bench, job: Job, network: str) -> Iterator[str]:
         yield failure.reason
         return
     for split in probe.splits.values() if probe is not None else ():
-        yield from _attempt(job, f"the {split.name} split", lambda split=split: _try(model, probe, split))
+        yield from _attempt(job, f"the {split.name} split", partial(_try, model, probe, split))
 
 
 def _try(model: Model, probe: Any, split: Split) -> None:

@@ -41,6 +41,7 @@ class Supply:
         self._settings = settings
         self._seed = seed
         self._values: dict[str, Any] = {}
+        self.dtypes: dict[str, str] = {}  # floating-point types of passes that have one, kept when the pass is freed
         # Only words are kept of a failure: the exception would keep its frames, and they the checkpoint's tensors.
         self._failures: dict[str, tuple[Ending, str]] = {}
 
@@ -74,17 +75,15 @@ class Supply:
         for name in [name for name in self._values if name not in keep]:
             del self._values[name]
 
-    def known(self, name: str) -> Any | None:
-        """A value that is already there, else None."""
-        return self._values.get(name)
-
     def _compute(self, name: str, wanted: Iterable[str]) -> None:
         item = self._loaded.passes.get(name)
         if item is None:
             self._values[name] = self._guarded(name, self._roots[name])
         elif item.kind == "shared":
             values = [self.get(need, wanted) for need in item.needs]
-            self._values[name] = self._guarded(name, partial(item, *values, **self._options(item)))
+            self._values[name] = value = self._guarded(name, partial(item, *values, **self._options(item)))
+            if hasattr(value, "dtype"):
+                self.dtypes[name] = str(value.dtype).removeprefix("torch.")
         else:
             self._fill(name, wanted)
 

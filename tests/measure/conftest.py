@@ -1,7 +1,9 @@
 """Checkpoints, recipes and jobs to measure with."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from sounding.stamps import stamp_of
 def save(tmp_path: Path):
     """Write what a trainer would save, and say what the daemon knows of it."""
 
-    def write(tree, step=1, run="a") -> Checkpoint:
+    def write(tree: Any, step: int = 1, run: str = "a") -> Checkpoint:
         path = tmp_path / f"{run}_{step}.pt"
         torch.save(tree, path)
         when = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,7 +31,7 @@ def save(tmp_path: Path):
 def with_plugins():
     """What is installed, and these plugins and passes besides."""
 
-    def assembled(*items) -> Loaded:
+    def assembled(*items: Any) -> Loaded:
         installed = [Found(each, "sounding: installed") for each in load().passes.values()]
         loaded = assemble([*installed, *(Found(each, "test: here") for each in items)])
         assert loaded.refusals == ()
@@ -44,14 +46,14 @@ def job_of():
 
     def make(
         checkpoint: Checkpoint,
-        *plugins,
+        *plugins: Any,
         previous: Checkpoint | None = None,
         recipe: Path | None = None,
         sheet: RecipeSheet | None = None,
-        options=None,
-        network="",
-        passes=None,
-        attributes=None,
+        options: Any = None,
+        network: str = "",
+        passes: Any = None,
+        attributes: Any = None,
     ) -> Job:
         tasks = []
         for each in plugins:
@@ -81,7 +83,7 @@ def job_of():
 def recipe_file(tmp_path: Path):
     """Write a recipe."""
 
-    def write(text: str, name="recipe.py") -> Path:
+    def write(text: str, name: str = "recipe.py") -> Path:
         path = tmp_path / name
         path.write_text(text)
         return path
@@ -105,7 +107,7 @@ def probe(run):
 
 
 @pytest.fixture
-def linear(recipe_file, save):
+def linear(recipe_file: Callable[..., Path], save: Callable[..., Checkpoint]):
     """A checkpoint of a small linear classifier, and its recipe."""
     torch.manual_seed(0)
     return save({"model": torch.nn.Linear(3, 2).double().state_dict()}), recipe_file(LINEAR)

@@ -1,5 +1,8 @@
 """Stored names against an architecture's: what is matched, and what is said when nothing is."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from sounding import SoundingError
@@ -9,7 +12,7 @@ NAMES = ("fc1.weight", "fc1.bias", "fc2.weight", "bn.num_batches_tracked")
 TARGET = {"fc1.weight": (4, 3), "fc1.bias": (4,), "fc2.weight": (2, 4), "bn.num_batches_tracked": ()}
 
 
-def renamed(rename, names=TARGET):
+def renamed(rename: Callable[[str], str], names: Any = TARGET):
     return {rename(name): shape for name, shape in names.items()}
 
 
@@ -24,7 +27,7 @@ def renamed(rename, names=TARGET):
         lambda name: name.replace(".", "._orig_mod."),
     ],
 )
-def test_wrapped_names_are_matched_in_both_directions(rename):
+def test_wrapped_names_are_matched_in_both_directions(rename: Callable[[str], str]):
     stored = renamed(rename)
     assert match(stored, TARGET, {}) == {name: rename(name) for name in TARGET}
     assert match(TARGET, stored, {}) == {rename(name): name for name in TARGET}
@@ -54,7 +57,7 @@ def test_a_tied_tensor_stored_only_under_its_second_name():
     assert found == {"embed.weight": "head.weight", "head.weight": "head.weight"}
 
 
-def said(stored, target=TARGET):
+def said(stored: Any, target: Any = TARGET):
     with pytest.raises(SoundingError) as caught:
         match(stored, target, {})
     return str(caught.value)

@@ -1,5 +1,8 @@
 """Optimizers as torch itself stores them: recognised, and their state given to the right weights."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +11,7 @@ from sounding import Unavailable
 from sounding.opening import open_checkpoint
 from sounding.passes.optimizer import optimizer, recognise
 from sounding.passes.weights import weights
+from sounding.records import Checkpoint
 
 
 def network():
@@ -15,7 +19,7 @@ def network():
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
 
 
-def stepped(model, optimizer):
+def stepped(model: Any, optimizer: Any):
     for _ in range(2):
         optimizer.zero_grad()
         model(torch.randn(5, 3)).square().sum().backward()
@@ -35,7 +39,7 @@ def stepped(model, optimizer):
         (lambda p: torch.optim.Adadelta(p, lr=0.1), "adadelta"),
     ],
 )
-def test_torchs_own_are_recognised(make, name):
+def test_torchs_own_are_recognised(make: Any, name: str):
     model = network()
     stored = stepped(model, make(model.parameters())).state_dict()
     assert recognise(stored["state"], stored["param_groups"]) == name
@@ -48,17 +52,17 @@ def test_older_torch_did_not_tell_adam_from_adamw():
     assert recognise({0: {"row": 0}}, [{"lr": 1}]) == "unknown"
 
 
-def stored(save, model, optimizer):
+def stored(save: Callable[..., Checkpoint], model: Any, optimizer: Any):
     return save({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
 
 
-def assert_moments(found, model, optimizer):
+def assert_moments(found: Any, model: Any, optimizer: Any):
     for name, parameter in model.named_parameters():
         assert torch.equal(found.state[name]["exp_avg"], optimizer.state[parameter]["exp_avg"]), name
     assert set(found.state) == {name for name, _ in model.named_parameters()}
 
 
-def test_state_by_name_in_the_order_of_the_weights(save):
+def test_state_by_name_in_the_order_of_the_weights(save: Callable[..., Checkpoint]):
     model = network()
     adam = stepped(model, torch.optim.AdamW(model.parameters(), lr=0.25, weight_decay=0.5, betas=(0.8, 0.9)))
     with open_checkpoint(stored(save, model, adam).path) as opened:
@@ -72,7 +76,7 @@ def test_state_by_name_in_the_order_of_the_weights(save):
         del found
 
 
-def test_state_by_name_with_matrices_and_vectors_in_two_groups(save):
+def test_state_by_name_with_matrices_and_vectors_in_two_groups(save: Callable[..., Checkpoint]):
     model = network()
     groups = [
         {"params": [each for each in model.parameters() if each.ndim >= 2], "weight_decay": 0.1},
@@ -87,7 +91,7 @@ def test_state_by_name_with_matrices_and_vectors_in_two_groups(save):
         del found
 
 
-def test_state_by_the_names_that_torch_stored(save):
+def test_state_by_the_names_that_torch_stored(save: Callable[..., Checkpoint]):
     model = network()
     reversed_names = list(model.named_parameters())[::-1]
     adam = stepped(model, torch.optim.AdamW(reversed_names, lr=0.1))
@@ -98,7 +102,7 @@ def test_state_by_the_names_that_torch_stored(save):
         del found
 
 
-def test_an_order_that_fits_no_shapes_is_not_guessed(save):
+def test_an_order_that_fits_no_shapes_is_not_guessed(save: Callable[..., Checkpoint]):
     model = network()
     adam = stepped(model, torch.optim.AdamW(list(model.parameters())[::-1], lr=0.1))
     with open_checkpoint(stored(save, model, adam).path) as opened:
@@ -108,6 +112,6 @@ def test_an_order_that_fits_no_shapes_is_not_guessed(save):
         assert found.mapping.startswith("unknown")
 
 
-def test_without_an_optimizer_its_users_are_skipped(save):
+def test_without_an_optimizer_its_users_are_skipped(save: Callable[..., Checkpoint]):
     with open_checkpoint(save({"model": network().state_dict()}).path) as opened, pytest.raises(Unavailable):
         optimizer(opened, weights(opened, ""))

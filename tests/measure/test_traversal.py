@@ -1,6 +1,7 @@
 """One traversal fills everything; its numbers do not depend on how the probe is cut, and it leaves no trace."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ CPU = torch.device("cpu")
 class Net(nn.Module):
     """Normalised and with dropout, so that the mode matters."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.body = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 3))
@@ -30,7 +31,7 @@ class Net(nn.Module):
         self(torch.randn(50, 6, dtype=torch.float64))
         self.forwards = 0
 
-    def forward(self, x):
+    def forward(self, x: Any):
         self.forwards = getattr(self, "forwards", 0) + 1
         return self.body(x)
 
@@ -43,11 +44,11 @@ def probe():
     return Probe(train=(x[:37], y[:37]), heldout=(x[37:], y[37:]))
 
 
-def model_of(module, **functions):
+def model_of(module: Any, **functions: Any):
     return Model(module, Recipe("recipe.py", 1, functions), CPU)
 
 
-def wanted(probe):
+def wanted(probe: Probe):
     return {
         "predictions": Wanted(lambda: PredictionsAccumulator(probe)),
         "gradients": Wanted(GradientsAccumulator, gradients=True),
@@ -55,7 +56,7 @@ def wanted(probe):
 
 
 @pytest.mark.parametrize("at_most", [1, 2, 7, 8, 36, 37, 1000])
-def test_numbers_do_not_depend_on_the_batches(probe, at_most):
+def test_numbers_do_not_depend_on_the_batches(probe: Probe, at_most: int):
     net = Net()
     found = traverse(model_of(net), probe, wanted(probe), at_most=at_most)
     net.eval()
@@ -72,7 +73,7 @@ def test_numbers_do_not_depend_on_the_batches(probe, at_most):
         assert torch.allclose(found["gradients"][name], twin, rtol=1e-9, atol=1e-15), name
 
 
-def test_every_example_is_run_once_whatever_is_wanted(probe):
+def test_every_example_is_run_once_whatever_is_wanted(probe: Probe):
     net = Net()
     sizes = []
     net.register_forward_hook(lambda module, inputs, outputs: sizes.append(len(outputs)))
@@ -80,7 +81,7 @@ def test_every_example_is_run_once_whatever_is_wanted(probe):
     assert sizes == [8, 29, 13]
 
 
-def test_gradients_are_taken_only_when_asked_for_and_only_of_train(probe):
+def test_gradients_are_taken_only_when_asked_for_and_only_of_train(probe: Probe):
     seen = []
 
     class Watcher:
@@ -99,7 +100,7 @@ def test_gradients_are_taken_only_when_asked_for_and_only_of_train(probe):
     assert {has for split, has in seen if split == "heldout"} == {False}
 
 
-def test_batches_grow_within_the_budget(probe):
+def test_batches_grow_within_the_budget(probe: Probe):
     sizes = []
     net = Net()
     net.register_forward_hook(lambda module, inputs, outputs: sizes.append(len(outputs)))
@@ -108,7 +109,7 @@ def test_batches_grow_within_the_budget(probe):
     assert sizes == [8, 10, 10, 9, 10, 3]
 
 
-def test_it_leaves_modes_gradients_hooks_and_generators_as_they_were(probe):
+def test_it_leaves_modes_gradients_hooks_and_generators_as_they_were(probe: Probe):
     net = Net().train()
     net.body[1].eval()
     modes = [child.training for child in net.modules()]
@@ -120,7 +121,7 @@ def test_it_leaves_modes_gradients_hooks_and_generators_as_they_were(probe):
     np.random.seed(1)
     torch.manual_seed(1)
 
-    def noisy(model, inputs):
+    def noisy(model: Any, inputs: Any):
         torch.rand(1), random.random(), np.random.rand()
         return model(inputs)
 
@@ -131,10 +132,10 @@ def test_it_leaves_modes_gradients_hooks_and_generators_as_they_were(probe):
     assert not any(child._forward_hooks for child in net.modules())
 
 
-def test_a_forward_that_fails_leaves_no_hooks_and_the_modes(probe):
+def test_a_forward_that_fails_leaves_no_hooks_and_the_modes(probe: Probe):
     net = Net().train()
 
-    def failing(model, inputs):
+    def failing(model: Any, inputs: Any):
         model(inputs)
         raise ValueError("no")
 
@@ -145,18 +146,18 @@ def test_a_forward_that_fails_leaves_no_hooks_and_the_modes(probe):
 
 
 @pytest.mark.parametrize("where", ["make", "update", "result"])
-def test_an_accumulator_that_fails_harms_no_other(probe, where):
+def test_an_accumulator_that_fails_harms_no_other(probe: Probe, where: str):
     class Failing:
-        def __init__(self):
+        def __init__(self) -> None:
             self.check("make")
 
-        def update(self, batch):
+        def update(self, batch: Batch):
             self.check("update")
 
         def result(self):
             self.check("result")
 
-        def check(self, at):
+        def check(self, at: Any):
             if at == where:
                 raise ValueError(at)
 
@@ -166,9 +167,9 @@ def test_an_accumulator_that_fails_harms_no_other(probe, where):
     assert len(found["gradients"]) == 6
 
 
-def test_when_all_have_failed_nothing_more_is_run(probe):
+def test_when_all_have_failed_nothing_more_is_run(probe: Probe):
     class Failing:
-        def update(self, batch):
+        def update(self, batch: Batch):
             raise ValueError
 
     net = Net()
@@ -185,11 +186,11 @@ def test_when_all_have_failed_nothing_more_is_run(probe):
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried"),
     ],
 )
-def test_memory_that_runs_out_halves_the_batches_and_starts_again(probe, error):
+def test_memory_that_runs_out_halves_the_batches_and_starts_again(probe: Probe, error: Exception):
     net = Net()
     sizes = []
 
-    def limited(model, inputs):
+    def limited(model: Any, inputs: Any):
         sizes.append(len(inputs))
         if len(inputs) > 9:
             raise error
@@ -202,12 +203,12 @@ def test_memory_that_runs_out_halves_the_batches_and_starts_again(probe, error):
     assert torch.allclose(found["gradients"]["body.0.weight"], reference["gradients"]["body.0.weight"], rtol=1e-9)
 
 
-def test_memory_that_an_accumulator_runs_out_of_starts_again_too(probe):
+def test_memory_that_an_accumulator_runs_out_of_starts_again_too(probe: Probe):
     class Hungry:
-        def __init__(self):
+        def __init__(self) -> None:
             self.sizes = []
 
-        def update(self, batch):
+        def update(self, batch: Batch):
             if batch.size > 4:
                 raise MemoryError
             self.sizes.append(batch.size)
@@ -219,8 +220,8 @@ def test_memory_that_an_accumulator_runs_out_of_starts_again_too(probe):
     assert sum(found["h"]) == 50
 
 
-def test_when_not_one_example_fits(probe):
-    def never(model, inputs):
+def test_when_not_one_example_fits(probe: Probe):
+    def never(model: Any, inputs: Any):
         raise MemoryError("no room")
 
     with pytest.raises(SoundingError, match=r"not one example fits into the memory of cpu \(no room\)"):
@@ -241,7 +242,7 @@ def test_other_errors_are_no_lack_of_memory():
         (lambda o, t, i: (o[:, 0], torch.ones(2)), "loss weights are of shape (2,)"),
     ],
 )
-def test_losses_that_are_not_per_example(probe, loss, words):
+def test_losses_that_are_not_per_example(probe: Probe, loss: Any, words: Any):
     with pytest.raises(SoundingError) as caught:
         traverse(model_of(Net(), loss=loss), probe, wanted(probe))
     assert words in str(caught.value)
@@ -253,8 +254,8 @@ def test_outputs_that_the_default_loss_does_not_fit():
         traverse(model_of(Net()), probe, wanted(probe))
 
 
-def test_weights_of_zero_silence_what_is_not_a_number(probe):
-    def weighted(outputs, targets, inputs):
+def test_weights_of_zero_silence_what_is_not_a_number(probe: Probe):
+    def weighted(outputs: Any, targets: Any, inputs: Any):
         losses = nn.functional.cross_entropy(outputs, targets, reduction="none")
         first = torch.arange(len(losses)) == 0
         return torch.where(first, torch.nan, losses), (~first).double()
@@ -264,8 +265,8 @@ def test_weights_of_zero_silence_what_is_not_a_number(probe):
     assert all(each.isfinite().all() for each in found["gradients"].values())
 
 
-def test_a_loss_without_gradient_is_explained(probe):
-    def detached(model, inputs):
+def test_a_loss_without_gradient_is_explained(probe: Probe):
+    def detached(model: Any, inputs: Any):
         return model(inputs).detach()
 
     with pytest.raises(SoundingError, match="does not depend on any parameter"):
@@ -274,7 +275,7 @@ def test_a_loss_without_gradient_is_explained(probe):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_cuda_device_agrees_with_the_cpu(probe):
+def test_a_cuda_device_agrees_with_the_cpu(probe: Probe):
     net = Net()
     here = traverse(model_of(net), probe, wanted(probe))
     there = traverse(Model(net.to("cuda"), Recipe("r", 1, {}), torch.device("cuda")), probe, wanted(probe))

@@ -17,12 +17,12 @@ def test_every_module_brings_a_plugin_of_its_own_name():
 
 
 @pytest.mark.parametrize("name", SHEETS)
-def test_it_has_a_test(name):
+def test_it_has_a_test(name: str):
     assert (ROOT / "tests" / "plugins" / f"test_{name}.py").is_file()
 
 
 @pytest.mark.parametrize("name", SHEETS)
-def test_its_metrics_say_what_they_are(name):
+def test_its_metrics_say_what_they_are(name: str):
     for metric in SHEETS[name].metrics:
         assert metric.unit
         assert metric.meaning
@@ -31,7 +31,7 @@ def test_its_metrics_say_what_they_are(name):
 
 
 @pytest.mark.parametrize("name", SHEETS)
-def test_its_page_tells_formula_unit_source_cost_and_traps(name):
+def test_its_page_tells_formula_unit_source_cost_and_traps(name: str):
     page = (ROOT / "docs" / "plugins" / f"{name}.md").read_text()
     assert page.startswith(f"# {name}\n")
     for word in ("formula", "unit", "**Source.**", f"**Cost.** `{SHEETS[name].cost}`", "## Traps"):

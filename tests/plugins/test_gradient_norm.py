@@ -1,6 +1,7 @@
 """The gradient of the mean loss, by hand for logistic regression."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from sounding.testing import Trial
 from sounding_plugins.gradient_norm import gradient_norm
 
 
-def parts(findings, metric="norm"):
+def parts(findings: Any, metric: str = "norm"):
     return {each.part: each.value for each in findings if isinstance(each, Reading) and each.metric == metric}
 
 
@@ -23,13 +24,13 @@ def data():
     return inputs, torch.randint(0, 3, (70,), generator=generator)
 
 
-def by_hand(model, inputs, targets):
+def by_hand(model: Any, inputs: Any, targets: Any):
     """Logistic regression: mean of (softmax(z) - onehot) outer x."""
     residual = torch.softmax(model(inputs), 1) - nn.functional.one_hot(targets, 3)
     return (residual.T @ inputs / len(inputs)).detach(), residual.mean(0).detach()
 
 
-def test_logistic_regression_by_hand(sounding_plugin: Trial, data):
+def test_logistic_regression_by_hand(sounding_plugin: Trial, data: Any):
     torch.manual_seed(0)
     model = nn.Linear(4, 3).double()
     weight, bias = by_hand(model, *data)
@@ -39,7 +40,7 @@ def test_logistic_regression_by_hand(sounding_plugin: Trial, data):
     assert parts(found, "total")[""] == pytest.approx(math.hypot(weight.norm(), bias.norm()), rel=1e-12)
 
 
-def test_at_the_minimum_it_vanishes(sounding_plugin: Trial, data):
+def test_at_the_minimum_it_vanishes(sounding_plugin: Trial, data: Any):
     inputs, targets = data
     targets = inputs @ torch.ones(4, 1, dtype=torch.float64) + 2.0
     model = nn.Linear(4, 1).double()
@@ -47,7 +48,7 @@ def test_at_the_minimum_it_vanishes(sounding_plugin: Trial, data):
         model.weight.fill_(1.0)
         model.bias.fill_(2.0)
 
-    def squared(outputs, targets, inputs):
+    def squared(outputs: Any, targets: Any, inputs: Any):
         return ((outputs - targets) ** 2).mean(1)
 
     found = sounding_plugin(
@@ -56,15 +57,15 @@ def test_at_the_minimum_it_vanishes(sounding_plugin: Trial, data):
     assert parts(found, "total")[""] < 1e-14
 
 
-def test_parameters_the_loss_does_not_reach_and_frozen_ones(sounding_plugin: Trial, data):
+def test_parameters_the_loss_does_not_reach_and_frozen_ones(sounding_plugin: Trial, data: Any):
     class Net(nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.used = nn.Linear(4, 3).double()
             self.unused = nn.Linear(4, 3).double()
             self.used.bias.requires_grad_(False)
 
-        def forward(self, x):
+        def forward(self, x: Any):
             return self.used(x)
 
     found = sounding_plugin(gradient_norm, model=Net(), probe=Probe(train=data))

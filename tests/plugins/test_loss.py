@@ -1,6 +1,8 @@
 """Loss, accuracy and their errors against float64 numpy."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,15 +11,16 @@ from torch import nn
 
 from sounding import Reading
 from sounding.recipe import Probe
+from sounding.records import Checkpoint
 from sounding.testing import Trial
 from sounding_plugins.loss import loss
 
 
-def by_split(findings, metric):
+def by_split(findings: Any, metric: str):
     return {each.split: each for each in findings if isinstance(each, Reading) and each.metric == metric}
 
 
-def cross_entropy(logits, targets):
+def cross_entropy(logits: Any, targets: Any):
     """Naive twin in numpy float64."""
     logits = logits.detach().double().numpy()
     shifted = logits - logits.max(-1, keepdims=True)
@@ -38,7 +41,7 @@ def linear():
     return nn.Linear(5, 3).double()
 
 
-def test_mean_loss_accuracy_and_gap(sounding_plugin: Trial, data, linear):
+def test_mean_loss_accuracy_and_gap(sounding_plugin: Trial, data: Any, linear: tuple[Checkpoint, Path]):
     inputs, targets = data
     probe = Probe(train=(inputs[:60], targets[:60]), heldout=(inputs[60:], targets[60:]))
     found = sounding_plugin(loss, model=linear, probe=probe)
@@ -57,23 +60,23 @@ def test_mean_loss_accuracy_and_gap(sounding_plugin: Trial, data, linear):
     assert gap.stderr == pytest.approx(math.hypot(*errors.values()), rel=1e-12)
 
 
-def test_without_heldout_there_is_no_gap(sounding_plugin: Trial, data, linear):
+def test_without_heldout_there_is_no_gap(sounding_plugin: Trial, data: Any, linear: tuple[Checkpoint, Path]):
     found = sounding_plugin(loss, model=linear, probe=Probe(train=data))
     assert set(by_split(found, "loss")) == {"train"}
     assert by_split(found, "generalization_gap") == {}
 
 
-def test_a_single_example_has_no_standard_error(sounding_plugin: Trial, data, linear):
+def test_a_single_example_has_no_standard_error(sounding_plugin: Trial, data: Any, linear: tuple[Checkpoint, Path]):
     found = sounding_plugin(loss, model=linear, probe=Probe(train=(data[0][:1], data[1][:1])))
     assert by_split(found, "loss")["train"].stderr is None
 
 
-def test_regression_uses_the_recipes_loss_and_has_no_accuracy(sounding_plugin: Trial, data):
+def test_regression_uses_the_recipes_loss_and_has_no_accuracy(sounding_plugin: Trial, data: Any):
     inputs, _ = data
     model = nn.Linear(5, 1).double()
     targets = torch.linspace(-1, 1, 90, dtype=torch.float64)
 
-    def squared(outputs, targets, inputs):
+    def squared(outputs: Any, targets: Any, inputs: Any):
         return (outputs[:, 0] - targets) ** 2
 
     found = sounding_plugin(loss, model=model, probe=Probe(train=(inputs, targets)), functions={"loss": squared})
@@ -85,11 +88,11 @@ def test_regression_uses_the_recipes_loss_and_has_no_accuracy(sounding_plugin: T
 class Tokens(nn.Module):
     """Logits of every position from its own token."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Embedding(11, 11, dtype=torch.float64)
 
-    def forward(self, ids):
+    def forward(self, ids: Any):
         return self.embed(ids)
 
 

@@ -1,6 +1,7 @@
 """Changes of weights against exact rotations, and the resolution of stored types."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,11 @@ from sounding.testing import Trial
 from sounding_plugins.weight_change import moments_of, rounding, weight_change
 
 
-def readings(findings, metric):
+def readings(findings: Any, metric: str):
     return {each.part: each for each in findings if isinstance(each, Reading) and each.metric == metric}
 
 
-def turned(angle, growth=1.0, size=1000, dtype=torch.float64):
+def turned(angle: float, growth: float = 1.0, size: int = 1000, dtype: torch.dtype = torch.float64):
     """A pair of vectors with exactly this angle between them (up to one rounding of sine and cosine)."""
     before = torch.zeros(size, 2, dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
@@ -26,13 +27,13 @@ def turned(angle, growth=1.0, size=1000, dtype=torch.float64):
 
 @pytest.mark.parametrize("angle", [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, math.pi / 2])
 @pytest.mark.parametrize("growth", [1.0, 1.5])
-def test_rotations_are_exact_in_float64(angle, growth):
+def test_rotations_are_exact_in_float64(angle: float, growth: float):
     relative = 1e-6 if growth == 1.0 or angle > 1e-4 else 1e-3  # growth much above the turn hides digits of it
     assert moments_of(*turned(angle, growth)).angle == pytest.approx(angle, rel=relative)
 
 
 @pytest.mark.parametrize("angle", [1e-4, 1e-3, 1e-2, 1.0])
-def test_rotations_survive_float32(angle):
+def test_rotations_survive_float32(angle: float):
     assert moments_of(*turned(angle, dtype=torch.float32)).angle == pytest.approx(angle, rel=1e-3)
 
 
@@ -56,7 +57,7 @@ def test_all_metrics_of_a_known_pair(sounding_plugin: Trial):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_rounding_is_what_storing_does(dtype):
+def test_rounding_is_what_storing_does(dtype: torch.dtype):
     exact = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     measured = float((exact.to(dtype).double() - exact).norm() / exact.norm())
     assert rounding(dtype) == pytest.approx(measured, rel=0.01)
@@ -68,7 +69,7 @@ def test_the_floors_in_radians():
 
 
 @pytest.mark.parametrize(("angle", "quality"), [(1e-4, "unresolved"), (1e-2, "ok")])
-def test_angles_below_the_resolution_are_marked(sounding_plugin: Trial, angle, quality):
+def test_angles_below_the_resolution_are_marked(sounding_plugin: Trial, angle: float, quality: str):
     generator = torch.Generator().manual_seed(5)
     x, z = torch.randn(2, 1 << 16, generator=generator, dtype=torch.float64)
     z -= x * (x @ z) / (x @ x)

@@ -1,6 +1,7 @@
 """Norms of weights against analytic values and naive float64 twins."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sounding.testing import Trial
 from sounding_plugins.weight_norm import weight_norm
 
 
-def values(findings, metric):
+def values(findings: Any, metric: str):
     return {each.part: each.value for each in findings if isinstance(each, Reading) and each.metric == metric}
 
 
@@ -28,7 +29,7 @@ def test_analytic_values(sounding_plugin: Trial):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_against_a_naive_float64_twin(sounding_plugin: Trial, dtype):
+def test_against_a_naive_float64_twin(sounding_plugin: Trial, dtype: torch.dtype):
     tensor = torch.randn(257, 129, generator=torch.Generator().manual_seed(3)).to(dtype)
     found = sounding_plugin(weight_norm, checkpoint={"model": {"w": tensor}})
     twin = float(np.sqrt(np.sum(tensor.double().numpy() ** 2)))

@@ -1,0 +1,1 @@
+"""How heavy-tailed the weights are."""
