@@ -7,6 +7,7 @@ temporary directory. Every figure is the median of whole processes, interpreter 
 import argparse
 import itertools
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -76,20 +77,23 @@ def main() -> None:
     (options.at / "store").mkdir(exist_ok=True)
     config.write_text(CONFIG.format(path=options.at, store=options.at / "store"))
     found = None if options.library else shutil.which("sounding", path=Path(sys.executable).parent)
-    print(f"{'question':<16}{'by':<12}{'budget':>8}{'median':>8}{'worst':>8}")
+    print(f"{'question':<16}{'by':<12}{'budget':>8}{'median':>8}{'worst':>8}{'CPU':>8}")
     for question in QUESTIONS:
         program = question.program.format(path=str(options.at), sql=question.sql)
         command = [found, *question.arguments] if found else [sys.executable, "-c", program]
-        taken = sorted(timed(command, config) for _ in range(options.times))
+        taken, spent = zip(*(timed(command, config) for _ in range(options.times)), strict=True)
         by = "sounding" if found else "library"
-        print(f"{question.name:<16}{by:<12}{question.budget:>8.2f}{statistics.median(taken):>8.2f}{taken[-1]:>8.2f}")
+        figures = (question.budget, statistics.median(taken), max(taken), statistics.median(spent))
+        print(f"{question.name:<16}{by:<12}" + "".join(f"{figure:>8.2f}" for figure in figures))
 
 
-def timed(command: list[str], config: Path) -> float:
-    """Seconds of the whole process, which must succeed."""
-    start = time.perf_counter()
+def timed(command: list[str], config: Path) -> tuple[float, float]:
+    """Seconds that the whole process took, and seconds of processor time; on a busy machine they are far apart."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "SOUNDING_CONFIG": str(config)})
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, spent
 
 
 def build(at: Path) -> None:
