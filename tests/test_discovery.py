@@ -1,6 +1,9 @@
 """Discovery: everything broken is refused with a reason, and everything else stays usable."""
 
 import importlib
+import os
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -263,3 +266,24 @@ def test_the_bundled_plugins_are_described_without_refusals():
     assert catalogue.plugins["loss"].needs_recipe
     assert not catalogue.plugins["weight_change"].needs_recipe
     assert catalogue.plugins["weight_norm"].origin == "sounding: sounding_plugins.weight_norm"
+
+
+def test_an_import_that_kills_the_process_is_named_and_can_be_avoided(
+    package: Callable[..., Loaded], tmp_path: Path, request: pytest.FixtureRequest
+):
+    package(a=GOOD)
+    name = "pkg_" + "".join(char for char in request.node.name if char.isalnum())
+    (tmp_path / name / "deadly.py").write_text("import os; os._exit(9)")
+    diary = tmp_path / "diary"
+    code = (
+        "import sys\nfrom sounding.collecting import Source, collect\n"
+        f"found, refused = collect([Source('theirs', {name!r})], sys.argv[1:], {str(diary)!r})\n"
+        "print([each.item.name for each in found], [each.name for each in refused], refused[0].reason)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    first = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert first.returncode == 9
+    assert diary.read_text() == f"{name}.deadly"
+    second = subprocess.run([*command, diary.read_text()], env=environment, check=True, capture_output=True, text=True)
+    assert second.stdout.startswith(f"['good'] ['{name}.deadly'] importing {name}.deadly ended the process")

@@ -2,12 +2,12 @@
 
 import importlib
 import importlib.util
-import os
 import pkgutil
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -45,12 +45,19 @@ def installed() -> tuple[Source, ...]:
     return (own, *(Source(point.dist.name if point.dist else "?", point.module) for point in points))
 
 
-def collect(sources: Iterable[Source]) -> tuple[list[Found], list[Refusal]]:
-    """Import every source and the submodules of packages, each in isolation; return what they define."""
+def collect(
+    sources: Iterable[Source], avoided: Collection[str] = (), diary: str = ""
+) -> tuple[list[Found], list[Refusal]]:
+    """Import every source and the submodules of packages, each in isolation; return what they define.
+
+    An import can end or hang the whole process. So that its parent can tell which one did, the name of the module
+    being imported is kept in the file `diary`; the parent then calls again with that name among those `avoided`.
+    """
     found: dict[int, Found] = {}
     refusals: dict[str, Refusal] = {}
+    importing = _Importing(frozenset(avoided), Path(diary) if diary else None)
     for source in sources:
-        for name, module in _modules(source.module):
+        for name, module in importing.modules(source.module):
             if isinstance(module, Refusal):
                 refusals[name] = Refusal(name, f"{source.distribution}: {name}", module.reason)
                 continue
@@ -61,38 +68,29 @@ def collect(sources: Iterable[Source]) -> tuple[list[Found], list[Refusal]]:
     return list(found.values()), list(refusals.values())
 
 
-def _modules(name: str) -> Iterator[tuple[str, ModuleType | Refusal]]:
-    module = _import(name)
-    yield name, module
-    if isinstance(module, ModuleType):
-        for child in pkgutil.iter_modules(getattr(module, "__path__", ())):
-            if child.name != "__main__":
-                yield from _modules(f"{name}.{child.name}")
+@dataclass(frozen=True)
+class _Importing:
+    avoided: frozenset[str]
+    diary: Path | None
 
+    def modules(self, name: str) -> Iterator[tuple[str, ModuleType | Refusal]]:
+        """A module and, below a package, every module of it; or why one cannot be had."""
+        module = self._import(name)
+        yield name, module
+        if isinstance(module, ModuleType):
+            for child in pkgutil.iter_modules(getattr(module, "__path__", ())):
+                if child.name != "__main__":
+                    yield from self.modules(f"{name}.{child.name}")
 
-def modules() -> tuple[str, ...]:
-    """Names of all modules that `collect(installed())` would import, found without importing any."""
-    names: list[str] = []
-    for source in installed():
-        spec = importlib.util.find_spec(source.module)
-        children = pkgutil.iter_modules((spec.submodule_search_locations if spec else None) or ())
-        names += [source.module, *(f"{source.module}.{child.name}" for child in children)]
-    return tuple(dict.fromkeys(names))
-
-
-def import_alone(name: str) -> str:
-    """Import one module; why it cannot be used, or nothing. It may also never return."""
-    module = _import(name)
-    return module.reason if isinstance(module, Refusal) else ""
-
-
-def _import(name: str) -> ModuleType | Refusal:
-    if name in os.environ.get(WITHOUT, "").split(","):
-        return Refusal(name, "", f"importing {name} hung or killed the process that tried")
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code; whatever it raises becomes a refusal
-        return Refusal(name, "", f"importing {name} failed: {describe_error(error)}")
+    def _import(self, name: str) -> ModuleType | Refusal:
+        if name in self.avoided:
+            return Refusal(name, "", f"importing {name} ended the process, or never ended")
+        if self.diary is not None:
+            self.diary.write_text(name, encoding="utf-8")
+        try:
+            return importlib.import_module(name)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code; whatever it raises becomes a refusal
+            return Refusal(name, "", f"importing {name} failed: {describe_error(error)}")
 
 
 def describe_error(error: BaseException, file: str | None = None) -> str:

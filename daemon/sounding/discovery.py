@@ -59,9 +59,9 @@ def needs_of(item: AnyPass) -> tuple[str, ...]:
 
 
 @functools.cache
-def load() -> Loaded:
-    """Import and check everything installed; once per process."""
-    found, refusals = collect(installed())
+def load(avoided: tuple[str, ...] = (), diary: str = "") -> Loaded:
+    """Import and check everything installed; once per process. `avoided` and `diary` are those of `collect`."""
+    found, refusals = collect(installed(), avoided, diary)
     return assemble(found, refusals)
 
 
@@ -82,9 +82,14 @@ def assemble(found: Iterable[Found], refusals: Iterable[Refusal] = ()) -> Loaded
     return Loaded(plugins, usable, tuple(refused), origins)
 
 
-def describe(plugin_settings: Settings, pass_settings: Settings) -> Catalogue:
-    """Sheets of all usable plugins under these settings. Imports foreign code: call it in a child with a deadline."""
-    return describe_loaded(load(), plugin_settings, pass_settings)
+def describe(
+    plugin_settings: Settings, pass_settings: Settings, avoided: tuple[str, ...] = (), diary: str = ""
+) -> Catalogue:
+    """Sheets of all usable plugins under these settings. Imports foreign code: call it in a child with a deadline.
+
+    When the child dies or hangs, the file `diary` names the module it was importing; it can be `avoided` then.
+    """
+    return describe_loaded(load(avoided, diary), plugin_settings, pass_settings)
 
 
 def describe_loaded(loaded: Loaded, plugin_settings: Settings, pass_settings: Settings) -> Catalogue:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-_CHUNK = 1 << 20  # elements: small enough for the cache and for temporaries, large enough to be fast
+CHUNK = 1 << 16  # elements: in float64 they stay in a core's cache, where summing is twice as fast as from memory
 
 
 def accumulating(device: torch.device) -> torch.dtype:
@@ -12,12 +12,17 @@ def accumulating(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """A tensor's elements in float64, a piece at a time: the whole is never copied."""
+def pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A tensor's elements as they are stored, a piece at a time: a mapped file is read as one goes."""
     flat = tensor.detach().reshape(-1)
-    exact = accumulating(flat.device)
-    for start in range(0, flat.numel(), _CHUNK):
-        yield flat[start : start + _CHUNK].to(exact)
+    for start in range(0, flat.numel(), CHUNK):
+        yield flat[start : start + CHUNK]
+
+
+def chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The same in float64: the whole is never copied."""
+    exact = accumulating(tensor.device)
+    return (piece.to(exact) for piece in pieces(tensor))
 
 
 def sum_of_squares(tensor: torch.Tensor) -> float:

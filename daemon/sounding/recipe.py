@@ -24,6 +24,7 @@ __all__ = ["Probe", "Recipe", "load_recipe", "survey"]
 
 DEFAULT = "default"  # the probe that the shared traversal goes through
 _KNOWN = ("architecture", "probe", "forward", "loss", "head", "attributes")
+_KEPT = 2  # runs whose probes stay in memory
 _WRITE = {
     "architecture": "def architecture(checkpoint):\n    return MyModel(...)  # the weights are loaded for you",
     "probe": "def probe(run):\n    return Probe(train=(inputs, targets), heldout=(inputs, targets))",
@@ -51,9 +52,11 @@ class Recipe:
         )
 
     def probes(self, run: Run) -> Mapping[str, Probe]:
-        """The run's probes by name; sampled once and kept."""
+        """The run's probes by name; sampled once and kept while the run, or the one after it, is measured."""
         key = repr((run.store, run.name, sorted(run.attributes.items())))
         if key not in self._probes:
+            while len(self._probes) >= _KEPT:  # one run's data at a time is what most recipes need; never all of them
+                self._probes.pop(next(iter(self._probes)))
             self._probes[key] = self._named(self._call("probe", {"run": run}))
         return self._probes[key]
 

@@ -90,10 +90,11 @@ def moments_of(before: torch.Tensor, after: torch.Tensor) -> Moments:
     xx = yy = dd = growth = 0.0
     for x, y in zip(chunks(before), chunks(after), strict=True):
         d = y - x
+        squares = float(torch.dot(d, d))
         xx += float(torch.dot(x, x))
         yy += float(torch.dot(y, y))
-        dd += float(torch.dot(d, d))
-        growth += float(torch.dot(d, x + y))
+        dd += squares
+        growth += 2.0 * float(torch.dot(d, x)) + squares  # d·(x + y), as x + y = 2x + d
     return Moments(xx, yy, dd, growth, rounding(before.dtype) ** 2 * xx + rounding(after.dtype) ** 2 * yy)
 
 

@@ -1,6 +1,9 @@
 """Norms of weights against analytic values and naive float64 twins."""
 
 import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +11,11 @@ import pytest
 import torch
 
 from sounding import Reading, Skip
-from sounding.numbers import chunks, sum_of_squares
+from sounding.numbers import CHUNK, chunks, pieces, sum_of_squares
 from sounding.testing import Trial
 from sounding_plugins.weight_norm import weight_norm
+
+module = sys.modules[weight_norm.function.__module__]
 
 
 def values(findings: Any, metric: str):
@@ -36,13 +41,21 @@ def test_against_a_naive_float64_twin(sounding_plugin: Trial, dtype: torch.dtype
     assert values(found, "frobenius")["w"] == pytest.approx(twin, rel=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_eight_bit_floats(sounding_plugin: Trial, dtype: torch.dtype):
+    tensor = torch.tensor([[3.0, -4.0], [0.0, 0.0]]).to(dtype)
+    found = sounding_plugin(weight_norm, checkpoint={"model": {"w": tensor}})
+    assert values(found, "frobenius") == {"w": 5.0}
+    assert values(found, "max_abs") == {"w": 4.0}
+
+
 def test_large_float32_sums_do_not_lose_digits():
-    tensor = torch.full((3 * (1 << 20) + 7,), 0.1)
+    tensor = torch.full((3 * CHUNK + 7,), 0.1)
     assert sum_of_squares(tensor) == pytest.approx(tensor.numel() * float(tensor[0]) ** 2, rel=1e-12)
 
 
 def test_chunks_cover_everything_once():
-    tensor = torch.arange(2 * (1 << 20) + 5)
+    tensor = torch.arange(2 * CHUNK + 5)
     assert torch.equal(torch.cat(list(chunks(tensor))).long(), tensor)
 
 
@@ -70,7 +83,7 @@ def test_nonfinite_weights_are_counted_and_said(sounding_plugin: Trial):
 
 
 def test_infinities_are_counted_in_every_chunk(sounding_plugin: Trial):
-    tensor = torch.zeros(2 * (1 << 20))
+    tensor = torch.zeros(2 * CHUNK)
     tensor[0] = math.inf
     tensor[-1] = -math.inf
     assert values(sounding_plugin(weight_norm, checkpoint={"model": {"w": tensor}}), "nonfinite") == {"w": 2}
@@ -86,3 +99,19 @@ def test_matrices_only_leaves_vectors_out_but_not_out_of_the_total(sounding_plug
 def test_without_parameters_it_skips(sounding_plugin: Trial):
     found = sounding_plugin(weight_norm, checkpoint={"model": {"position_ids": torch.arange(3)}})
     assert [type(each) for each in found] == [Skip]
+
+
+def test_a_large_file_is_gone_through_without_holding_it(sounding_plugin: Trial, monkeypatch: pytest.MonkeyPatch):
+    anonymous: list[int] = []
+
+    def watched(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+        for index, piece in enumerate(pieces(tensor)):
+            yield piece
+            if index % 64 == 0:
+                status = Path("/proc/self/status").read_text()
+                anonymous.append(int(status.partition("RssAnon:")[2].split()[0]) << 10)
+
+    monkeypatch.setattr(module, "pieces", watched)
+    tensor = torch.zeros(16 << 20)  # 64 MiB
+    sounding_plugin(weight_norm, checkpoint={"model": {"w": tensor}})
+    assert max(anonymous) - min(anonymous) < tensor.nbytes / 8
