@@ -1,14 +1,17 @@
 """Seeing: one turn over all stores, from listings to verdicts. What changed is returned; nothing is written here."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TypeAlias
 
 from sounding.config import Settings, Store
 from sounding.ledger import Ledger, RunName
 from sounding.plan import RunView, checkpoint_identity
 from sounding.records import Checkpoint, Examination, Sighting, State, Verdict
+from sounding.roll import InSight, Roll, run_of, step_of, written
 from sounding.scan import Scan, Scanner
 from sounding.settle import (
     Observed,
@@ -19,7 +22,9 @@ from sounding.settle import (
     wants_examination,
 )
 
-type_Examine = Callable[[Sighting, Store], Examination]
+Examine: TypeAlias = Callable[[Sighting, Store], Examination]
+
+_GREATEST_STEP = 2**63 - 1  # what the results can hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,57 +39,60 @@ class Seen:
 
 @dataclass
 class Lookout:
-    """The daemon's eyes; remembers what it saw, so that the next look is cheap and quiet time can be told."""
+    """The daemon's eyes; remembers what it saw, so that a look costs little more than what has changed."""
 
     settings: Settings
     ledger: Ledger
-    examine: type_Examine
+    examine: Examine
     seen: dict[str, Seen] = field(default_factory=dict)  # by path: what is there now
     problems: dict[str, str] = field(default_factory=dict)  # by store
+    counts: dict[str, Counter[State]] = field(default_factory=dict)  # of what is there now, by store
     unexamined: int = 0  # sightings left for the next turn
     _scanners: dict[str, Scanner] = field(default_factory=dict)
-    _observed: dict[str, Observed] = field(default_factory=dict)
-    _newest: dict[RunName, int] = field(default_factory=dict)
+    _roll: Roll = field(default_factory=Roll)
+    _open: set[str] = field(default_factory=set)  # paths with a verdict that may change, or that is not recorded
     _ordinals: dict[RunName, int] = field(default_factory=dict)  # the greatest given so far
+    _births: dict[str, tuple[int, datetime]] = field(default_factory=dict)  # ordinal and first seen, by checkpoint id
 
     def look(
-        self, now: float, wall: datetime, *, full: bool = True, touched: frozenset[str] = frozenset(), budget: float
+        self, now: float, wall: datetime, *, full: bool = True, touched: Set[str] = frozenset(), budget: float
     ) -> tuple[list[Seen], set[RunName]]:
         """Look at every store once.
 
         Examines what is new for at most `budget` seconds, newest first, and leaves the rest to the next turn.
-        Returns the verdicts that are news, and the runs whose checkpoints changed.
+        Returns the verdicts that the results do not know, and the runs whose checkpoints changed.
         """
-        self._observed = self._observe(now, full, touched)
-        self._examine_some(budget)
-        self._newest = self._newest_complete()
-        before, self.seen = self.seen, {}
+        paths, changed = self._observe(now, full, touched)
+        paths |= self._open
+        self._examine_some(paths, now, budget)
+        self._roll.renew()
         news: list[Seen] = []
-        changed: set[RunName] = set()
-        for path, observed in sorted(self._observed.items(), key=lambda item: _written(item[1])):
-            known = before.get(path)
-            seen = self._judge(observed, known, now, wall)
-            self.seen[path] = seen
+        for observed in sorted((self._roll.observed[path] for path in paths), key=written):
+            path = observed.sighting.path
+            known, seen = self.seen.get(path), self._judge(observed, now, wall)
+            self._enter(path, seen)
             if known is None or known.checkpoint != seen.checkpoint or known.verdict.state != seen.verdict.state:
-                changed.add((seen.sighting.store, seen.sighting.run))
-                if self._is_news(seen):
-                    news.append(seen)
-        for path in before.keys() - self.seen.keys():
-            changed.add((before[path].sighting.store, before[path].sighting.run))
+                changed.add(run_of(observed))
+            is_news = self._is_news(seen)
+            if is_news:
+                news.append(seen)
+            if is_news or seen.verdict.state in (State.PENDING, State.ABANDONED):
+                self._open.add(path)
+            else:
+                self._open.discard(path)
         return news, changed
 
     def may_change_by_waiting(self, now: float) -> bool:
         """Whether some sighting lacks only an examination or quiet time."""
-        quiet = {store.name: store.quiet_seconds for store in self.settings.stores}
+        quiet = self._quiet()
         return any(
             may_become_complete_by_waiting(observed, quiet[observed.sighting.store], now)
-            for path, observed in self._observed.items()
-            if self.seen[path].verdict.state is State.PENDING
+            for observed in (self._roll.observed[path] for path in self._pending())
         )
 
     def view(self, run: RunName, *, growing: bool, models: tuple[str, ...]) -> RunView:
         """The run as the planner sees it; its recipe is added by the caller."""
-        here = [seen for seen in self.seen.values() if (seen.sighting.store, seen.sighting.run) == run]
+        here = [self.seen[path] for path in self._roll.runs.get(run, InSight()).paths]
         readable: dict[int, Checkpoint] = {}
         for checkpoint in sorted(filter(None, (seen.checkpoint for seen in here)), key=_generation):
             readable[checkpoint.step] = checkpoint
@@ -107,101 +115,93 @@ class Lookout:
 
     def runs(self) -> Iterator[RunName]:
         """Every run of which something is there now."""
-        yield from {(seen.sighting.store, seen.sighting.run): None for seen in self.seen.values()}
+        yield from self._roll.runs
 
-    def _observe(self, now: float, full: bool, touched: frozenset[str]) -> dict[str, Observed]:
-        observed: dict[str, Observed] = {}
+    def _observe(self, now: float, full: bool, touched: Set[str]) -> tuple[set[str], set[RunName]]:
+        """Take in what the scanners see: paths that are new or other than before, and runs that lost some."""
+        paths: set[str] = set()
+        runs: set[RunName] = set()
+        unsettled = self._pending() | self._roll.last_written()
         for store in self.settings.stores:
-            scan = self._scan(store, now, full, touched)
-            for path, sighting in scan.sightings.items():
-                observed[path] = self._recall(observe(self._observed.get(path), sighting, now), now)
-        return observed
+            scan = self._scan(store, now, full, touched, unsettled)
+            for path in scan.changed:
+                sighting, before = scan.sightings.get(path), self._roll.observed.get(path)
+                if sighting is not None:
+                    self._roll.put(self._recall(observe(before, sighting, now), now))
+                    paths.add(path)
+                elif before is not None:
+                    runs.add(run_of(before))
+                    self._roll.drop(path)
+                    self._open.discard(path)
+                    self._enter(path, None)
+        return paths, runs
 
-    def _scan(self, store: Store, now: float, full: bool, touched: frozenset[str]) -> Scan:
+    def _enter(self, path: str, seen: Seen | None) -> None:
+        """Put what is seen of a path in the place of what was seen before."""
+        for known, by in ((self.seen.pop(path, None), -1), (seen, 1)):
+            if known is not None:
+                self.counts.setdefault(known.sighting.store, Counter())[known.verdict.state] += by
+        if seen is not None:
+            self.seen[path] = seen
+
+    def _scan(self, store: Store, now: float, full: bool, touched: Set[str], unsettled: Set[str]) -> Scan:
         scanner = self._scanners.setdefault(store.name, Scanner(store))
-        newest = set(self._newest_paths())
-        scan = scanner.scan(now, full=full, touched=touched, unsettled=lambda path: self._is_open(path, newest))
+        scan = scanner.scan(now, full=full, touched=touched, unsettled=unsettled)
         self.problems[store.name] = scan.problem
         return scan
 
-    def _newest_paths(self) -> Iterator[str]:
-        """The last written checkpoint of each run: the one that may be overwritten in place."""
-        newest: dict[RunName, Observed] = {}
-        for observed in self._observed.values():
-            run = (observed.sighting.store, observed.sighting.run)
-            if run not in newest or _written(newest[run]) < _written(observed):
-                newest[run] = observed
-        return (observed.sighting.path for observed in newest.values())
-
-    def _is_open(self, path: str, newest: set[str]) -> bool:
-        seen = self.seen.get(path)
-        return seen is None or path in newest or seen.verdict.state is State.PENDING
+    def _pending(self) -> set[str]:
+        return {path for path in self._open if self.seen[path].verdict.state is State.PENDING}
 
     def _recall(self, observed: Observed, now: float) -> Observed:
-        """Spare the examiner what was recorded of the same stamp before a restart."""
-        if observed.examination is not None:
-            return observed
+        """Spare the examiner what was recorded of the same stamp before a restart.
+
+        Only complete checkpoints are recalled: this version may understand what an earlier one called broken.
+        """
         recorded = self.ledger.recognise(observed.sighting)
-        if recorded is None or recorded.verdict.state not in (State.COMPLETE, State.BROKEN):
+        if observed.examination is not None or recorded is None or recorded.checkpoint is None:
             return observed
         sighting, checkpoint = observed.sighting, recorded.checkpoint
-        step = None if checkpoint is None else checkpoint.step
-        if recorded.run != (sighting.store, sighting.run) or (sighting.step is not None and sighting.step != step):
+        if recorded.run != run_of(observed) or sighting.step not in (None, checkpoint.step):
             return observed  # the pattern has changed since
-        recalled = Examination(recorded.verdict)
-        if checkpoint is not None:
-            recalled = Examination(
-                recorded.verdict,
-                format=checkpoint.format,
-                fingerprint=checkpoint.fingerprint,
-                progress=checkpoint.progress,
-            )
+        recalled = Examination(
+            recorded.verdict,
+            format=checkpoint.format,
+            fingerprint=checkpoint.fingerprint,
+            progress=checkpoint.progress,
+        )
         return examined(observed, recalled, now)
 
-    def _examine_some(self, budget: float) -> None:
+    def _examine_some(self, paths: Set[str], now: float, budget: float) -> None:
         """Examine what wants it, newest first; the clock is read here because examining is what takes the time."""
         start = time.monotonic()
-        waiting = [path for path, observed in self._observed.items() if wants_examination(observed, start)]
-        waiting.sort(key=lambda path: _written(self._observed[path]), reverse=True)
+        waiting = [seen for seen in (self._roll.observed[path] for path in paths) if wants_examination(seen, now)]
+        waiting.sort(key=written, reverse=True)
         stores = {store.name: store for store in self.settings.stores}
-        for count, path in enumerate(waiting):
-            if count and time.monotonic() - start > budget:
-                self.unexamined = len(waiting) - count
+        self.unexamined = len(waiting)
+        for observed in waiting:
+            if self.unexamined < len(waiting) and time.monotonic() - start > budget:
                 return
-            observed = self._observed[path]
-            examination = self.examine(observed.sighting, stores[observed.sighting.store])
-            self._observed[path] = examined(observed, examination, time.monotonic())
-        self.unexamined = 0
+            examination = _plausible(self.examine(observed.sighting, stores[observed.sighting.store]))
+            self._roll.put(examined(observed, examination, now + time.monotonic() - start))
+            self.unexamined -= 1
 
-    def _newest_complete(self) -> dict[RunName, int]:
-        newest: dict[RunName, int] = {}
-        for observed in self._observed.values():
-            examination, sighting = observed.examination, observed.sighting
-            if examination is None or examination.verdict.state is not State.COMPLETE:
-                continue
-            step = _step(observed)
-            run = (sighting.store, sighting.run)
-            newest[run] = max(newest.get(run, step), step)
-        return newest
-
-    def _judge(self, observed: Observed, known: Seen | None, now: float, wall: datetime) -> Seen:
+    def _judge(self, observed: Observed, now: float, wall: datetime) -> Seen:
         sighting = observed.sighting
-        run = (sighting.store, sighting.run)
-        quiet = next(store.quiet_seconds for store in self.settings.stores if store.name == sighting.store)
-        verdict = settle(observed, quiet, self._newest.get(run), now)
-        if verdict.state is not State.COMPLETE:
-            return Seen(sighting, verdict, None, observed.examination)
-        return Seen(sighting, verdict, self._identify(observed, known, wall), observed.examination)
+        quiet, newest = self._quiet()[sighting.store], self._roll.runs[run_of(observed)].newest_complete
+        verdict = settle(observed, quiet, newest, now)
+        checkpoint = self._identify(observed, wall) if verdict.state is State.COMPLETE else None
+        return Seen(sighting, verdict, checkpoint, observed.examination)
 
-    def _identify(self, observed: Observed, before: Seen | None, wall: datetime) -> Checkpoint:
+    def _quiet(self) -> Mapping[str, float]:
+        return {store.name: store.quiet_seconds for store in self.settings.stores}
+
+    def _identify(self, observed: Observed, wall: datetime) -> Checkpoint:
         sighting, examination = observed.sighting, observed.examination
         assert examination is not None
-        run, step = (sighting.store, sighting.run), _step(observed)
+        run, step = run_of(observed), step_of(observed)
         identity = checkpoint_identity(sighting.store, sighting.run, step, examination.fingerprint)
-        known = self.ledger.history.get(run, {}).get(identity)
-        if known is None and before is not None and before.checkpoint is not None:
-            known = before.checkpoint if before.checkpoint.checkpoint_id == identity else None
-        ordinal, first_seen = (self._next_ordinal(run), wall) if known is None else (known.ordinal, known.first_seen)
+        ordinal, first_seen = self._birth(run, identity, wall)
         return Checkpoint(
             identity,
             sighting.store,
@@ -216,10 +216,16 @@ class Lookout:
             examination.progress,
         )
 
-    def _next_ordinal(self, run: RunName) -> int:
-        recorded = max((known.ordinal for known in self.ledger.history.get(run, {}).values()), default=-1)
-        self._ordinals[run] = max(self._ordinals.get(run, -1), recorded) + 1
-        return self._ordinals[run]
+    def _birth(self, run: RunName, identity: str, wall: datetime) -> tuple[int, datetime]:
+        """When the checkpoint first came into sight, under whatever name."""
+        recorded = self.ledger.history.get(run, {})
+        if identity in recorded:
+            return recorded[identity].ordinal, recorded[identity].first_seen
+        if identity not in self._births:
+            greatest = self._ordinals.get(run, max((known.ordinal for known in recorded.values()), default=-1))
+            self._ordinals[run] = greatest + 1
+            self._births[identity] = self._ordinals[run], wall
+        return self._births[identity]
 
     def _is_news(self, seen: Seen) -> bool:
         """Whether the results do not know this yet; a growing file is news once, not at every block."""
@@ -229,16 +235,13 @@ class Lookout:
         return seen.checkpoint is not None and recorded.stamp != seen.sighting.stamp
 
 
-def _step(observed: Observed) -> int:
-    assert observed.examination is not None
-    fact = observed.examination.progress.step
-    step = observed.sighting.step if fact is None else int(fact.value)
-    assert step is not None, "the examiner never calls a sighting without a step complete"
-    return step
-
-
-def _written(observed: Observed) -> int:
-    return max((file.mtime_ns for file in observed.sighting.stamp), default=0)
+def _plausible(examination: Examination) -> Examination:
+    """The examination, unless it read a step that cannot be written down."""
+    step = examination.progress.step
+    if step is None or abs(int(step.value)) <= _GREATEST_STEP:
+        return examination
+    verdict = Verdict(State.BROKEN, f"{step.source} is {step.value}, which cannot be a step")
+    return replace(examination, verdict=verdict, progress=replace(examination.progress, step=None))
 
 
 def _generation(checkpoint: Checkpoint) -> tuple[int, str]:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
@@ -135,15 +135,21 @@ def look(settings: Settings) -> list[Seen]:
     if results.jobs.is_dir():
         ledger.refresh()
     examiner = Examiner()
+    lookout = Lookout(settings, ledger, examiner)
     try:
-        lookout = Lookout(settings, ledger, examiner)
-        lookout.look(time.monotonic(), datetime.now(UTC), budget=float("inf"))
+        seen = look_at(lookout)
     finally:
         examiner.child.stop()
     problems = [problem for problem in lookout.problems.values() if problem]
-    if problems and not lookout.seen:
+    if problems and not seen:
         raise SoundingError("\n".join(problems))
-    return sorted(lookout.seen.values(), key=lambda seen: (seen.sighting.store, seen.sighting.run, seen.sighting.path))
+    return sorted(seen.values(), key=lambda each: (each.sighting.store, each.sighting.run, each.sighting.path))
+
+
+def look_at(lookout: Lookout) -> Mapping[str, Seen]:
+    """Everything in sight at this moment, by path, examined to the last."""
+    lookout.look(time.monotonic(), datetime.now(UTC), budget=float("inf"))
+    return lookout.seen
 
 
 def _crew(settings: Settings, results: ResultsDirectory, epoch: str, without: tuple[str, ...]) -> Crew:
