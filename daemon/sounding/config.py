@@ -1,13 +1,13 @@
 """`sounding.toml` as typed settings; every error names the file, the key, what was expected and an example."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from sounding.locate import DEFAULT_RESULTS, read_toml
+from sounding.locate import DEFAULT_RESULTS, from_config, read_toml
 from sounding.pattern import Pattern, compile_pattern
 from sounding.records import SoundingError
 from sounding.schedule import Schedule, parse_schedule
@@ -21,7 +21,7 @@ Texts = Annotated[list[str], BeforeValidator(_listed)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ResultsTable(_Table):
@@ -34,7 +34,7 @@ class StoreTable(_Table):
     """`[[stores]]`: a directory that jobs write checkpoints to; watched, never written."""
 
     path: str = Field(examples=['path = "runs"'])
-    pattern: Texts = Field(examples=['pattern = "{run}/ckpt_{step}.pt"'])
+    pattern: Texts = Field(min_length=1, examples=['pattern = "{run}/ckpt_{step}.pt"'])
     name: str = Field("", examples=['name = "lab"'])
     run: str | None = Field(None, examples=['run = "lr{lr}_s{seed}"'])
     recipe: str | None = Field(None, examples=['recipe = "recipe.py"'])
@@ -52,7 +52,7 @@ class DaemonTable(_Table):
     deadline_seconds: float = Field(900.0, gt=0, examples=["deadline_seconds = 900.0"])
     memory_limit_mb: int = Field(8192, ge=64, examples=["memory_limit_mb = 8192"])
     attempts: int = Field(3, ge=1, le=100, examples=["attempts = 3"])
-    retry_seconds: float = Field(30.0, ge=0, examples=["retry_seconds = 30.0"])
+    retry_seconds: float = Field(30.0, ge=0, le=3600, examples=["retry_seconds = 30.0"])
     nice: int = Field(10, ge=0, le=19, examples=["nice = 10"])
     scan_seconds: float = Field(2.0, gt=0, examples=["scan_seconds = 2.0"])
     full_scan_seconds: float = Field(300.0, gt=0, examples=["full_scan_seconds = 300.0"])
@@ -69,11 +69,13 @@ class _PluginTable(BaseModel):
 
 
 class _Document(_Table):
-    results: ResultsTable = ResultsTable(path=DEFAULT_RESULTS)
+    results: ResultsTable = Field(ResultsTable(path=DEFAULT_RESULTS), examples=['[results]\npath = ".sounding"'])
     stores: list[StoreTable] = Field([], examples=['[[stores]]\npath = "runs"\npattern = "{run}/ckpt_{step}.pt"'])
-    plugins: dict[str, _PluginTable] = {}
-    passes: dict[str, dict[str, Any]] = {}
-    daemon: DaemonTable = Field(default_factory=lambda: DaemonTable.model_validate({}))
+    plugins: dict[str, _PluginTable] = Field({}, examples=['[plugins.loss]\nat = "every 5000"'])
+    passes: dict[str, dict[str, Any]] = Field({}, examples=["[passes.NAME]\nOPTION = 1"])
+    daemon: DaemonTable = Field(
+        default_factory=lambda: DaemonTable.model_validate({}), examples=["[daemon]\nworkers = 1"]
+    )
 
 
 class Store(BaseModel):
@@ -124,19 +126,16 @@ def load_config(path: Path) -> Settings:
     except ValidationError as error:
         raise SoundingError(_explain(path, error)) from error
     try:
-        stores = tuple(_store(path.parent, table) for table in parsed.stores)
-        plugins = {
-            name: PluginSettings(
-                schedule=parse_schedule(table.at), enabled=table.enabled, options=dict(table.model_extra or {})
-            )
-            for name, table in parsed.plugins.items()
-        }
+        results = from_config(path, parsed.results.path)
+        stores = tuple(_store(path, number, table) for number, table in enumerate(parsed.stores))
+        plugins = {name: _plugin(name, table) for name, table in parsed.plugins.items()}
         _refuse_overlaps(stores)
+        _refuse_results_inside(results, stores)
     except SoundingError as error:
         raise SoundingError(f"{path}: {error}") from error
     return Settings(
         source=path,
-        results=_absolute(path.parent, parsed.results.path),
+        results=results,
         stores=stores,
         plugins=plugins,
         passes=parsed.passes,
@@ -144,22 +143,30 @@ def load_config(path: Path) -> Settings:
     )
 
 
-def _store(base: Path, table: StoreTable) -> Store:
-    path = _absolute(base, table.path)
+def _store(config: Path, number: int, table: StoreTable) -> Store:
+    path = from_config(config, table.path)
     name = table.name or path.name
+    try:
+        patterns = tuple(compile_pattern(text, name, table.run) for text in table.pattern)
+    except SoundingError as error:
+        raise SoundingError(f"stores[{number}]: {error}") from error
     return Store(
         name=name,
         path=path,
-        patterns=tuple(compile_pattern(text, name, table.run) for text in table.pattern),
-        recipe=None if table.recipe is None else _absolute(base, table.recipe),
+        patterns=patterns,
+        recipe=None if table.recipe is None else from_config(config, table.recipe),
         attributes=tuple(table.attributes),
         models=table.models,
         quiet_seconds=table.quiet_seconds,
     )
 
 
-def _absolute(base: Path, path: str) -> Path:
-    return Path(os.path.normpath((base / Path(path).expanduser()).absolute()))
+def _plugin(name: str, table: _PluginTable) -> PluginSettings:
+    try:
+        schedule = parse_schedule(table.at)
+    except SoundingError as error:
+        raise SoundingError(f"plugins.{name}: {error}") from error
+    return PluginSettings(schedule=schedule, enabled=table.enabled, options=dict(table.model_extra or {}))
 
 
 def _refuse_overlaps(stores: tuple[Store, ...]) -> None:
@@ -167,11 +174,30 @@ def _refuse_overlaps(stores: tuple[Store, ...]) -> None:
         for other in stores[index + 1 :]:
             if one.name == other.name:
                 raise SoundingError(f"two stores are named {one.name!r}; give one of them a `name` of its own.")
-            if one.path == other.path or one.path in other.path.parents or other.path in one.path.parents:
+            mine, others = one.path.resolve(), other.path.resolve()
+            if mine.is_relative_to(others) or others.is_relative_to(mine):
                 raise SoundingError(
                     f"stores {one.name!r} and {other.name!r} overlap ({one.path} and {other.path}); "
                     f"a checkpoint belongs to one store: use one store with several patterns."
                 )
+
+
+def _refuse_results_inside(results: Path, stores: Iterable[Store]) -> None:
+    for store in stores:
+        if results.resolve().is_relative_to(store.path.resolve()):
+            raise SoundingError(
+                f"results.path: {results} lies in the store {store.name!r} ({store.path}), where nothing is ever "
+                f'written; name a directory outside it, for example path = "../sounding-results".'
+            )
+
+
+def _keep_out(results: Path, stores: tuple[Store, ...]) -> None:
+    for store in stores:
+        if results == store.path or store.path in results.parents:
+            raise SoundingError(
+                f"results.path: {results} lies inside store {store.name!r} ({store.path}), where nothing is ever "
+                f'written; name a directory outside it, for example path = "{DEFAULT_RESULTS}" beside the store.'
+            )
 
 
 def _explain(path: Path, error: ValidationError) -> str:

@@ -48,4 +48,12 @@ def results_path(config: Path) -> Path:
     path = results.get("path", DEFAULT_RESULTS) if isinstance(results, Mapping) else None
     if not isinstance(path, str):
         raise SoundingError(f'{config}: results.path: expected a text, for example path = "{DEFAULT_RESULTS}".')
-    return (config.parent / Path(path).expanduser()).absolute()
+    return from_config(config, path)
+
+
+def from_config(config: Path, path: str) -> Path:
+    """A path that a configuration names, absolute and without `..`; relative paths start at the configuration.
+
+    The daemon and every reader must come to the same answer, so links are not resolved.
+    """
+    return Path(os.path.normpath((config.parent / Path(path).expanduser()).absolute()))

@@ -12,7 +12,7 @@ class Schedule:
     """A set of steps, so that runs align and late checkpoints shift nothing."""
 
     text: str
-    every: int | None = None
+    every: tuple[int, ...] = ()
     everything: bool = False
     log2: bool = False
     first: bool = False
@@ -22,7 +22,7 @@ class Schedule:
         """Whether `step` is measured in a run from `first` to `last`; `last` is None while the run still grows."""
         return (
             self.everything
-            or (self.every is not None and step % self.every == 0)
+            or any(step % every == 0 for every in self.every)
             or (self.log2 and step & (step - 1) == 0)
             or (self.first and step == first)
             or (self.last and step == last)
@@ -31,14 +31,14 @@ class Schedule:
 
 def parse_schedule(text: str) -> Schedule:
     """Parse a schedule. Raises SoundingError naming the part that is not understood."""
-    every: int | None = None
+    every: list[int] = []
     words = [word.strip() for word in text.split(",")]
     for word in words:
         if word.startswith("every "):
             number = word.removeprefix("every ").strip().replace("_", "")
-            if not number.isdigit() or int(number) == 0:
+            if not number.isdecimal() or int(number) == 0:
                 raise SoundingError(f"at = {text!r}: {word!r} is not understood; {_EXPECTED}.")
-            every = int(number)
+            every.append(int(number))
         elif word not in ("all", "log2", "first", "last"):
             raise SoundingError(f"at = {text!r}: {word!r} is not understood; {_EXPECTED}.")
-    return Schedule(text, every, "all" in words, "log2" in words, "first" in words, "last" in words)
+    return Schedule(text, tuple(every), "all" in words, "log2" in words, "first" in words, "last" in words)

@@ -1,5 +1,6 @@
 """Stamps: what `stat` says of every file of a checkpoint, taken without opening any of them."""
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -12,7 +13,8 @@ _DEPTH = 3  # directories below a checkpoint directory that are looked into
 def stamp_of(path: Path) -> Stamp:
     """The stamp of a checkpoint: of the file itself, or of every regular file in the directory, sorted by path.
 
-    Symbolic links inside a directory count as themselves and are not followed. Raises OSError when `path` is gone.
+    Symbolic links inside a directory count as themselves and are not followed; what vanishes from a directory during
+    the look is left out. Raises OSError when `path` itself is gone.
     """
     status = path.stat()
     if not stat.S_ISDIR(status.st_mode):
@@ -25,11 +27,11 @@ def stamp_of(path: Path) -> Stamp:
 def _collect(directory: Path, prefix: str, depth: int, found: list[FileStamp]) -> None:
     with os.scandir(directory) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if depth > 0:
+            with contextlib.suppress(FileNotFoundError):  # a writer's temporary file, renamed meanwhile
+                if not entry.is_dir(follow_symlinks=False):
+                    found.append(_stamp(prefix + entry.name, entry.stat(follow_symlinks=False)))
+                elif depth > 0:
                     _collect(directory / entry.name, f"{prefix}{entry.name}/", depth - 1, found)
-            else:
-                found.append(_stamp(prefix + entry.name, entry.stat(follow_symlinks=False)))
 
 
 def _stamp(path: str, status: os.stat_result) -> FileStamp:
