@@ -3,15 +3,16 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from sounding.collecting import AnyPlugin
 from sounding.options import suggest
 from sounding.plugin import Metric
-from sounding.records import Curve, Finding, Reading, Skip, SoundingError
+from sounding.records import Curve, Finding, Quality, Reading, Skip, SoundingError
 
 _NUMBERS = ("value", "low", "high", "stderr")
 _WHOLE = ("depth", "index")
+_TEXTS = ("metric", "part", "split", "kind", "group")
 
 
 def checked(plugin: AnyPlugin, yielded: object) -> list[Finding]:
@@ -55,6 +56,7 @@ def _checked(metrics: dict[str, Metric], item: object) -> Finding:
         return item
     if not isinstance(item, Reading | Curve):
         raise SoundingError(f"yielded {_what(item)}, expected Reading, Curve or Skip")
+    _require_texts(item)
     if item.metric not in metrics:
         known = ", ".join(metrics)
         raise SoundingError(
@@ -69,6 +71,16 @@ def _checked(metrics: dict[str, Metric], item: object) -> Finding:
     if kind == "curve":
         raise SoundingError(f"yielded a Reading for `{item.metric}`, which is declared as a curve")
     return _reading(item, kind)
+
+
+def _require_texts(item: Reading | Curve) -> None:
+    for name in _TEXTS:
+        value = getattr(item, name, "")
+        if not isinstance(value, str):
+            raise SoundingError(f"yielded `{item.metric}` with {name} {_what(value)}, expected a text")
+    if item.quality not in get_args(Quality):
+        known = ", ".join(get_args(Quality))
+        raise SoundingError(f"yielded `{item.metric}` with quality {item.quality!r}, expected one of {known}")
 
 
 def _reading(item: Reading, kind: str) -> Reading:

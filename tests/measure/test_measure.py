@@ -266,6 +266,14 @@ def twice(weights: Weights):
     yield Reading("m", 2.0, part="x")
 
 
+def odd_part(weights: Weights):
+    yield Reading("m", 1.0, part=3)
+
+
+def odd_quality(weights: Weights):
+    yield Reading("m", 1.0, quality="fine")
+
+
 def curve_for_scalar(weights: Weights):
     yield Curve("m", (1.0,), (1.0,))
 
@@ -299,6 +307,8 @@ def needs_recipe(model: Model):
         (no_value, Ending.FAILED, ["without a proper `value`"]),
         (no_finding, Ending.FAILED, ["yielded a float, expected Reading, Curve or Skip"]),
         (twice, Ending.FAILED, ["yielded `m` twice for `x`"]),
+        (odd_part, Ending.FAILED, ["yielded `m` with part a int, expected a text"]),
+        (odd_quality, Ending.FAILED, ["with quality 'fine', expected one of ok, unconverged, unresolved"]),
         (curve_for_scalar, Ending.FAILED, ["Curve for `m`, which is declared as a scalar"]),
         (scalar_for_curve, Ending.FAILED, ["Reading for `line`, which is declared as a curve"]),
         (crooked, Ending.FAILED, ["curve `line` with 2 x and 1 y"]),
