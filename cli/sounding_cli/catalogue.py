@@ -1,5 +1,6 @@
 """`plugins` and `metrics`: what can be measured, and what has been."""
 
+import json
 from collections.abc import Sequence
 
 import typer
@@ -16,8 +17,7 @@ _PLUGINS = (
     Column("over"),
     Column("cost"),
     Column("recipe"),
-    Column("options"),
-    Column("summary", gives_way=True),
+    Column("summary", "what it does, and its options", gives_way=True),
 )
 _METRICS = (
     Column("name", "metric", style="bold"),
@@ -99,13 +99,13 @@ def _row(sheet: PluginSheet) -> Row:
         "over": sheet.over if sheet.against is None else f"{sheet.over} ({sheet.against})",
         "cost": sheet.cost,
         "recipe": "needed" if sheet.needs_recipe else "",
-        "options": _options(sheet.options),
-        "summary": sheet.summary,
+        "summary": "\n".join((sheet.summary, *_options(sheet.options))),
     }
 
 
-def _options(options: Sequence[OptionSheet]) -> str:
-    return "\n".join(f"{option.name} = {option.value!r}" for option in options)
+def _options(options: Sequence[OptionSheet]) -> list[str]:
+    """The options as they would stand in sounding.toml."""
+    return [f"  {option.name} = {json.dumps(option.value, default=str)}" for option in options]
 
 
 def _plain(sheet: PluginSheet) -> Row:

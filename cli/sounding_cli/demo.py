@@ -1,7 +1,9 @@
 """`demo`: a real training job in a process of its own, measured while it trains."""
 
 import importlib.util
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -80,7 +82,12 @@ def _training(home: Path, epochs: int) -> Iterator[subprocess.Popen[bytes]]:
     ]
     with (home / "train.log").open("wb") as log:
         job = subprocess.Popen(
-            ["/bin/sh", "-c", " && ".join(commands)], cwd=home, stdout=log, stderr=log, start_new_session=True
+            ["/bin/sh", "-c", " && ".join(commands)],
+            cwd=home,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={"OMP_NUM_THREADS": "1", **os.environ},  # so small a network only waits for more threads
         )
         try:
             yield job
@@ -94,9 +101,6 @@ def _quoted(text: str) -> str:
 
 def _end(job: subprocess.Popen[bytes]) -> None:
     """Wait for a job that is done, and end one that is not, with all its children."""
-    import os
-    import signal
-
     if job.poll() is None:
         os.killpg(job.pid, signal.SIGTERM)
         job.wait()
@@ -132,13 +136,14 @@ def _report(home: Path) -> None:
     results = results_path(home / "sounding.toml")
     first, second = RUNS
     rows = readings(results, Wanted(first, _SHOWN))
-    series = collected(rows)
+    series = sorted(collected(rows), key=lambda one: _SHOWN.index(one.name))
     out = console()
     say(heading(rows), style="bold")
     out.print(steps_table(series))
+    say("")
     losses = [one for one in series if one.name == _SHOWN[0]]
     out.print(Text.from_ansi(plotted(losses, min(out.width, 100), colour=out.is_terminal)))
-    say("", "Try next:", f"  cd {_relative(home)}", f"  sounding show {second} loss --plot", "  sounding runs")
+    say("Try next:", f"  cd {_relative(home)}", f"  sounding show {second} loss --plot", "  sounding runs")
     say("  sounding query \"SELECT run, max(value) AS accuracy FROM readings WHERE metric = 'accuracy' GROUP BY run\"")
 
 

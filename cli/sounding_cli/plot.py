@@ -9,6 +9,7 @@ import plotext
 from sounding_cli.series import Series
 
 _HEIGHT = 18  # lines, axes included
+_TICKS = 7
 _MARKERS = "ox+*#"  # without colour, series are told apart by their marks
 
 
@@ -20,6 +21,7 @@ def plotted(series: Sequence[Series], width: int, *, colour: bool) -> str:
     canvas.plot_size(width, _HEIGHT)
     canvas.title(" ".join(filter(None, (series[0].name, series[0].unit))))
     canvas.label("step", "x")
+    canvas.ruler("x").ticks(_ticks(sorted({step for one in series for step, _ in _points(one)})))
     several = sum(bool(_points(one)) for one in series) > 1
     for place, one in enumerate(series):
         points = _points(one)
@@ -45,3 +47,9 @@ def _falls(series: Sequence[Series]) -> bool:
     """Whether most series go down, so that the upper right is free for the legend."""
     ends = [points[-1][1] - points[0][1] for points in map(_points, series) if points]
     return sum(end < 0 for end in ends) > len(ends) / 2
+
+
+def _ticks(steps: Sequence[int]) -> list[int]:
+    """At most seven of the steps measured, evenly spread, for the axis."""
+    stride = max(1, -(-(len(steps) - 1) // (_TICKS - 1)))
+    return list(steps[::stride])

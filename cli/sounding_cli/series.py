@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sounding_cli.ask import Row
 
+_SPLITS = ("", "train", "heldout")  # in this order, then all others by name
 KEY = ("plugin", "metric", "model", "part", "split", "group", "index")
 
 
@@ -79,4 +80,5 @@ def _series(key: tuple[object, ...], rows: list[Row]) -> Series:
 def _order(series: Series) -> tuple[object, ...]:
     depth = series.rows[-1]["depth"]
     place = (series.part != "", series.plugin, series.metric, series.model)
-    return (*place, -1 if depth is None else depth, series.part, series.split, series.group, series.index or 0)
+    split = (_SPLITS.index(series.split) if series.split in _SPLITS else len(_SPLITS), series.split)
+    return (*place, -1 if depth is None else depth, series.part, split, series.group, series.index or 0)

@@ -51,11 +51,18 @@ def overview(series: Sequence[Series]) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("unit", no_wrap=True)
     table.add_column("over the steps", style="cyan", no_wrap=True)
+    steps = sorted({step for one in series for step in one.steps})
     for index, one in enumerate(series):
         first, last = _ends(one)
         where = [Text(texts[index]) for texts in places.values()]
-        table.add_row(Text(one.name), *where, first, last, one.unit.strip("[]"), sparkline(one.values, 24))
+        table.add_row(Text(one.name), *where, first, last, one.unit.strip("[]"), _course(one, steps))
     return table
+
+
+def _course(series: Series, steps: Sequence[int]) -> str:
+    """The sparkline over all steps shown, so that those of several series stand below each other."""
+    by_step = dict(zip(series.steps, series.values, strict=True))
+    return sparkline([by_step.get(step) for step in steps])
 
 
 def _where(series: Series) -> str:
@@ -91,7 +98,7 @@ def _alike(error: float, value: str) -> str:
     """A standard error written like its value; two digits where that would hide it."""
     decimals = len(value.partition(".")[2])
     text = figure(error) if "e" in value else f"{error:.{decimals}f}"
-    return text if float(text) else f"{error:.1g}"
+    return text if error == 0 or float(text) else f"{error:.1g}"
 
 
 def _flag(row: Mapping[str, object]) -> str:
@@ -100,9 +107,8 @@ def _flag(row: Mapping[str, object]) -> str:
 
 def _ends(series: Series) -> tuple[str, str]:
     rows = (series.rows[0], series.rows[-1])
-    values = figures([as_number(row["value"]) for row in rows])
     first, last = (
-        (str(row["label"] or "") if row["value"] is None else text) + _flag(row)
-        for row, text in zip(rows, values, strict=True)
+        (str(row["label"] or "") if row["value"] is None else figure(as_number(row["value"]))) + _flag(row)
+        for row in rows
     )
     return first, last

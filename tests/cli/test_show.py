@@ -17,13 +17,13 @@ def test_a_metric_is_a_table_over_the_steps_with_units_errors_and_sparklines(lab
         "fast · store runs · 4 checkpoints, steps 0 to 300",
         "                loss            loss",
         "                loss            loss",
-        "             heldout           train",
+        "               train         heldout",
         "step           [nat]           [nat]",
         "────────────────────────────────────",
-        "   0   2.310 ± 0.012   2.302 ± 0.012",
-        " 100   1.200 ± 0.012   1.000 ± 0.012",
-        " 200   0.900 ± 0.012   0.500 ± 0.012",
-        " 300   0.800 ± 0.012   0.250 ± 0.012",
+        "   0   2.302 ± 0.012   2.310 ± 0.012",
+        " 100   1.000 ± 0.012   1.200 ± 0.012",
+        " 200   0.500 ± 0.012   0.900 ± 0.012",
+        " 300   0.250 ± 0.012   0.800 ± 0.012",
         "────────────────────────────────────",
         "                █▃▁▁            █▃▁▁",
     ]
@@ -85,8 +85,8 @@ def test_a_diverged_run_is_shown_and_its_json_stays_json(lab: Lab) -> None:
 def test_a_plot_has_a_legend_and_no_escape_codes_where_there_is_no_terminal(lab: Lab) -> None:
     text = lab.run("show", "fast", "loss", "--plot")
     assert "loss.loss [nat]" in text
-    assert "o heldout" in text
-    assert "x train" in text
+    assert "o train" in text
+    assert "x heldout" in text
     assert "\x1b" not in text
 
 

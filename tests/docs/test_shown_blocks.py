@@ -1,0 +1,120 @@
+"""Every command, script and configuration that the documents show is run, in a small trained store."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sounding.config import load_config
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = ROOT / "examples" / "quickstart"
+DOCUMENTS = (ROOT / "README.md", QUICKSTART / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+RUN = ("console", "bash", "python", "toml")
+FENCE = re.compile(r"(?:<!-- not run: (?P<excuse>[^>]+?) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    place: str
+    language: str
+    text: str
+    excuse: str | None
+
+
+def blocks() -> list[Block]:
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for fence in FENCE.finditer(text):
+            line = text.count("\n", 0, fence.start("text"))
+            place = f"{document.relative_to(ROOT)}:{line}"
+            found.append(Block(place, fence["language"], fence["text"], fence["excuse"]))
+    return [block for block in found if block.language in RUN]
+
+
+BLOCKS = blocks()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart after two short trainings, every checkpoint measured."""
+    home = tmp_path_factory.mktemp("lab")
+    for name in ("train.py", "recipe.py", "sounding.toml"):
+        shutil.copyfile(QUICKSTART / name, home / name)
+    for rate in ("0.1", "0.01"):
+        options = ["--name", f"lr{rate}", "--lr", rate, "--epochs", "2", "--save-every", "20"]
+        run([sys.executable, "train.py", *options], home)
+    run([sys.executable, "-m", "sounding_cli", "watch", "--once"], home)
+    return home
+
+
+def run(command: list[str], cwd: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=180)
+    assert ended.returncode == 0, f"{command} exited {ended.returncode}:\n{ended.stdout}{ended.stderr}"
+
+
+def commands(text: str) -> list[str]:
+    return [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in BLOCKS if block.language in ("console", "bash") and not block.excuse],
+    ids=lambda b: b.place,
+)
+def test_commands_succeed(block: Block, store: Path) -> None:
+    lines = commands(block.text) if block.language == "console" else [block.text]
+    assert lines, "a console block shows commands behind `$ `"
+    config = store / "sounding.toml"
+    original = config.read_text(encoding="utf-8")
+    try:
+        for line in lines:
+            if line.startswith("sounding init"):
+                config.unlink()
+            run(["bash", "-euc", line], store)
+    finally:
+        config.write_text(original, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.language == "python" and not block.excuse], ids=lambda b: b.place
+)
+def test_scripts_run(block: Block, store: Path) -> None:
+    run([sys.executable, "-W", "error::SyntaxWarning", "-c", block.text], store)
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.language == "toml" and not block.excuse], ids=lambda b: b.place
+)
+def test_configurations_are_valid(block: Block, tmp_path: Path) -> None:
+    if "project" in tomllib.loads(block.text):
+        return  # a package's pyproject.toml, which is no configuration of ours; that it parses is all there is to say
+    config = tmp_path / "sounding.toml"
+    config.write_text(block.text, encoding="utf-8")
+    assert load_config(config).stores or "[[stores]]" not in block.text
+
+
+def test_few_blocks_are_excused() -> None:
+    assert len([block for block in BLOCKS if block.excuse]) <= 3
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document}: {target}"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    from sounding_cli.app import COMMANDS
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [command for command in COMMANDS if f"`{command}`" not in text] == []
