@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sounding.catalogue import describe_with
 from sounding.dispatch import Child, Limits, call_and_wait
 from sounding.plan import basis, checkpoint_identity
 from sounding.plugin import Run
@@ -70,8 +71,7 @@ def _analyse(
     recipe: Path | None,
 ) -> Analysis:
     checkpoint, attributes = _examine(child, path)
-    catalogue: Catalogue = call_and_wait(child, "sounding.discovery:describe", (options, {}), _LIMITS)
-    sheets = _chosen(catalogue, plugins, recipe is not None)
+    sheets = _chosen(describe_with(child, options, {}), plugins, recipe is not None)
     sheet = None
     if recipe is not None and any(chosen.needs_recipe for chosen in sheets):
         run = Run(checkpoint.store, checkpoint.run, attributes)

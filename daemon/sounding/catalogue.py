@@ -1,6 +1,7 @@
 """What plugins there are, learnt from a child: the parent never imports torch, nor a plugin."""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,25 +22,37 @@ from sounding.records import (
 CACHE = Path("cache") / "plugins.json"
 _DESCRIBE = "sounding.discovery:describe"
 _LIMITS = Limits(deadline_seconds=60.0, memory_bytes=4 << 30)
-_IMPORT = Limits(deadline_seconds=30.0, memory_bytes=4 << 30)
+_MOST_DEADLY = 20  # modules set aside before discovery is given up
 
 
 def describe(child: Child, settings: Settings | None) -> Catalogue:
-    """Ask a child to discover all plugins and to check their settings.
+    """Ask a child to discover all plugins and to check what the configuration sets for them."""
+    if settings is None:
+        return describe_with(child, {}, {})
+    return describe_with(child, {name: table.options for name, table in settings.plugins.items()}, settings.passes)
 
-    A plugin whose import kills or hangs the child is refused, and all others are described without it.
+
+def describe_with(
+    child: Child, plugins: Mapping[str, Mapping[str, Any]], passes: Mapping[str, Mapping[str, Any]]
+) -> Catalogue:
+    """Discover all plugins with these options of plugins and passes.
+
+    A plugin whose import kills or hangs the child is refused, and all others are described without it. Raises
+    SoundingError when discovery itself fails.
     """
-    plugins: Mapping[str, Mapping[str, Any]] = {}
-    passes: Mapping[str, Mapping[str, Any]] = {}
-    if settings is not None:
-        plugins, passes = {name: table.options for name, table in settings.plugins.items()}, settings.passes
-    try:
-        catalogue: Catalogue = call_and_wait(child, _DESCRIBE, (plugins, passes), _LIMITS)
-    except Died:
-        child.without = _deadly(child)
-        child.stop()
-        catalogue = call_and_wait(child, _DESCRIBE, (plugins, passes), _LIMITS)
-    return replace(catalogue, without=child.without)
+    with tempfile.NamedTemporaryFile("r", prefix="sounding-importing-") as diary:
+        for _ in range(_MOST_DEADLY):
+            try:
+                found: Catalogue = call_and_wait(child, _DESCRIBE, (plugins, passes, diary.name), _LIMITS)
+            except Died as death:
+                importing = Path(diary.name).read_text(encoding="utf-8")
+                if not importing or importing in child.without:
+                    raise SoundingError(f"plugins cannot be discovered: {death}") from death
+                child.without = (*child.without, importing)
+                child.stop()
+                continue
+            return replace(found, without=child.without)
+    raise SoundingError(f"plugins cannot be discovered: importing kills the process: {', '.join(child.without)}.")
 
 
 def catalogue(settings: Settings | None = None) -> Catalogue:
@@ -52,17 +65,6 @@ def catalogue(settings: Settings | None = None) -> Catalogue:
         return describe(child, settings)
     finally:
         child.stop()
-
-
-def _deadly(child: Child) -> tuple[str, ...]:
-    """The plugin modules that cannot be imported without harm, each tried alone."""
-    deadly: list[str] = []
-    for module in call_and_wait(child, "sounding.collecting:modules", (), _LIMITS):
-        try:
-            call_and_wait(child, "sounding.collecting:import_alone", (module,), _IMPORT)
-        except Died:
-            deadly.append(module)
-    return tuple(deadly)
 
 
 def remember(found: Catalogue, results: Path) -> None:

@@ -4,6 +4,7 @@ import ast
 import functools
 import hashlib
 import inspect
+import os
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sounding.collecting import CORE, AnyPass, AnyPlugin, Found, collect, installed
+from sounding.collecting import CORE, WITHOUT, AnyPass, AnyPlugin, Found, collect, installed
 from sounding.options import options_hash, resolve, sheets, suggest, type_name
 from sounding.passes import Opened, Other, Recipe
 from sounding.plugin import ROOTS, Pass, Plugin, Run
@@ -59,9 +60,12 @@ def needs_of(item: AnyPass) -> tuple[str, ...]:
 
 
 @functools.cache
-def load(avoided: tuple[str, ...] = (), diary: str = "") -> Loaded:
-    """Import and check everything installed; once per process. `avoided` and `diary` are those of `collect`."""
-    found, refusals = collect(installed(), avoided, diary)
+def load(diary: str = "") -> Loaded:
+    """Import and check everything installed; once per process.
+
+    What the environment variable `SOUNDING_WITHOUT` names is avoided; `diary` is that of `collect`.
+    """
+    found, refusals = collect(installed(), os.environ.get(WITHOUT, "").split(","), diary)
     return assemble(found, refusals)
 
 
@@ -82,14 +86,12 @@ def assemble(found: Iterable[Found], refusals: Iterable[Refusal] = ()) -> Loaded
     return Loaded(plugins, usable, tuple(refused), origins)
 
 
-def describe(
-    plugin_settings: Settings, pass_settings: Settings, avoided: tuple[str, ...] = (), diary: str = ""
-) -> Catalogue:
+def describe(plugin_settings: Settings, pass_settings: Settings, diary: str = "") -> Catalogue:
     """Sheets of all usable plugins under these settings. Imports foreign code: call it in a child with a deadline.
 
-    When the child dies or hangs, the file `diary` names the module it was importing; it can be `avoided` then.
+    When the child dies or hangs, the file `diary` names the module it was importing, which can be avoided then.
     """
-    return describe_loaded(load(avoided, diary), plugin_settings, pass_settings)
+    return describe_loaded(load(diary), plugin_settings, pass_settings)
 
 
 def describe_loaded(loaded: Loaded, plugin_settings: Settings, pass_settings: Settings) -> Catalogue:

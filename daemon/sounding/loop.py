@@ -6,6 +6,7 @@ says when results and stores are looked at again.
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -59,6 +60,8 @@ class Daemon:
     _next_full: float = 0.0
     _next_retry: float = 0.0
     _next_tidy: float = 0.0
+    _folder: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "folding"))
+    _folding: Future[str | None] | None = None  # a large fold takes seconds, which no job should wait for
     _paused_until: float = 0.0
 
     def tick(self, now: float, wall: datetime) -> None:
@@ -105,6 +108,10 @@ class Daemon:
             return 0.0
         wake = self._rested if self._touched else self._next_look
         return max(0.0, min(wake - now, self.settings.daemon.scan_seconds))
+
+    def close(self) -> None:
+        """Wait for a folding under way."""
+        self._folder.shutdown()
 
     def _take_requests(self, wall: datetime) -> None:
         for path, request in read_requests(self.results.path):
@@ -229,10 +236,14 @@ class Daemon:
         if now < self._next_tidy:
             return
         self._next_tidy = now + _TIDY_SECONDS
-        folded = self.results.fold(wall)
-        if folded is not None:
-            self.ledger.folded(folded)
+        if self._folding is not None:
+            if not self._folding.done():
+                return
+            folded, self._folding = self._folding.result(), None
+            if folded is not None:
+                self.ledger.folded(folded)
         self.results.delete_replaced(wall)
+        self._folding = self._folder.submit(self.results.fold, wall)
 
 
 def patience(settings: Settings) -> Patience:

@@ -9,7 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,12 +27,11 @@ from sounding.listing import (
     job_files,
     live_names,
     newest_seq,
-    quoted,
     read_folds,
-    table_function,
 )
 from sounding.schema import COLUMNS, SCHEMA_VERSION
 
+_EMPTY: Mapping[str, Any] = {column.name: None for column in COLUMNS}
 At: TypeAlias = Callable[[str], None]
 
 GRACE = timedelta(minutes=10)  # how long a query that listed the directory may still read a replaced file
@@ -91,6 +90,7 @@ class ResultsDirectory:
     grace: timedelta = GRACE
     most_loose: int = LOOSE  # files beyond this many are folded
     epoch: str = "none"  # of the daemon, in names under `tmp/`
+    _folds: dict[str, Fold] = field(default_factory=dict, compare=False, repr=False)  # immutable, so read once
 
     @property
     def jobs(self) -> Path:
@@ -123,14 +123,14 @@ class ResultsDirectory:
 
     def read_rows(self, names: Sequence[str], records: Sequence[str]) -> list[dict[str, Any]]:
         """All rows of these kinds in these files, in the order of their publication; times are UTC without a zone."""
-        if not names:
-            return []
-        table = table_function([str(self.jobs / name) for name in names])
-        kinds = ", ".join(quoted(record) for record in records)
-        with in_memory({}) as connection:
-            cursor = connection.execute(f"SELECT * FROM {table} WHERE record IN ({kinds}) ORDER BY seq")
-            columns = [column[0] for column in cursor.description or ()]
-            return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+        rows: list[dict[str, Any]] = []
+        for name in names:
+            wanted = [("record", "in", list(records))]
+            # Without `partitioning=None`, a directory called "lr=0.1" above the results would become a column.
+            table = pq.read_table(self.jobs / name, filters=wanted, partitioning=None)
+            filled = [field.name for field in SCHEMA if field.name in table.column_names]
+            rows += [{**_EMPTY, **row} for row in table.select(filled).to_pylist()]
+        return sorted(rows, key=lambda row: int(row["seq"]))
 
     def sweep(self, is_live: Callable[[str], bool]) -> list[str]:
         """Delete what was left under `tmp/` and `holds/` by processes that are gone; returns what was deleted."""
@@ -183,8 +183,11 @@ class ResultsDirectory:
 
     def _list(self) -> tuple[list[str], list[Fold]]:
         names = job_files(self.jobs)
-        with in_memory({}) as connection:
-            return names, read_folds(connection, self.jobs, names)
+        unread = [name for name in names if is_fold(name) and name not in self._folds]
+        if unread:
+            with in_memory({}) as connection:
+                self._folds.update({fold.name: fold for fold in read_folds(connection, self.jobs, unread)})
+        return names, [self._folds[name] for name in names if is_fold(name)]
 
 
 def remove(path: Path) -> None:

@@ -77,7 +77,7 @@ def running(settings: Settings, *, once: bool = False, results: ResultsDirectory
         stack.callback(bell.close)
         watch = Watch(bell)
         stack.callback(watch.close)
-        yield Daemon(
+        daemon = Daemon(
             settings,
             results,
             ledger,
@@ -90,6 +90,8 @@ def running(settings: Settings, *, once: bool = False, results: ResultsDirectory
             watch,
             once,
         )
+        stack.callback(daemon.close)
+        yield daemon
 
 
 def watch(

@@ -63,7 +63,7 @@ def test_all_others_have_their_readings(lab):
         ("hostile_broken", "this module is broken"),
         ("twin", "twin"),
         ("counts", "int"),
-        ("hostile_mortal", "killed the process"),
+        ("hostile_mortal", "ended the process"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_a_reason(lab, name, words):
