@@ -30,12 +30,17 @@ class Journal:
         """Record verdicts that are news, with the attributes that came with them."""
         seq = self.next_seq()
         rows: list[Row] = []
+        attributes: dict[tuple[RunName, str, str], Attribute] = {}  # of several checkpoints at once, the last
         for seen in news:
             sighting, examination = seen.sighting, seen.examination
             rows.append(verdict_row(sighting, seen.verdict, seen.checkpoint, examination, wall, seq))
-            if examination is not None:
-                run = (sighting.store, sighting.run)
-                rows += [attribute_row(*run, a, seq, wall) for a in examination.attributes if self._is_new(run, a)]
+            for attribute in () if examination is None else examination.attributes:
+                attributes[(sighting.store, sighting.run), attribute.key, attribute.source] = attribute
+        rows += [
+            attribute_row(*run, attribute, seq, wall)
+            for (run, _, _), attribute in attributes.items()
+            if self._is_new(run, attribute)
+        ]
         self._publish(rows, seq)
 
     def write_settings(self, catalogue: Catalogue, wall: datetime) -> None:

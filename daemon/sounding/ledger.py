@@ -4,11 +4,23 @@ Nothing here is the truth. A ledger read cold from the same files equals one tha
 whatever order: of every fact, the row with the greatest `seq` counts.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from sounding.records import Attribute, Checkpoint, Key, Outcome, Sighting, Stamp, State, Verdict
+from sounding.records import (
+    SETTLED,
+    Attribute,
+    Checkpoint,
+    Ending,
+    Key,
+    Outcome,
+    Sighting,
+    Stamp,
+    State,
+    Verdict,
+)
 from sounding.results import ResultsDirectory
 from sounding.rows import Row, read_attribute, read_checkpoint, read_outcome, read_stamp
 
@@ -43,11 +55,14 @@ class Ledger:
 
     results: ResultsDirectory
     outcomes: dict[Key, Outcome] = field(default_factory=dict)
+    endings: Counter[Ending] = field(default_factory=Counter)  # how many of the outcomes ended how
+    unsettled: dict[Key, Outcome] = field(default_factory=dict)  # those of the outcomes that do not settle their key
     recorded: dict[str, Recorded] = field(default_factory=dict)  # by path
     history: dict[RunName, dict[str, Checkpoint]] = field(default_factory=dict)  # every complete one ever, by id
     attributes: dict[RunName, dict[tuple[str, str], tuple[int, Attribute]]] = field(default_factory=dict)
     settings: dict[str, Setting] = field(default_factory=dict)  # by plugin
     greatest_seq: int = 0
+    _placed: dict[str, tuple[int, str]] = field(default_factory=dict)  # seq and path of a checkpoint, by its id
     _read: set[str] = field(default_factory=set)
 
     def refresh(self) -> set[RunName]:
@@ -81,15 +96,24 @@ class Ledger:
     def _take_outcome(self, row: Row) -> None:
         outcome = read_outcome(row)
         before = self.outcomes.get(outcome.key)
-        if before is None or before.seq <= outcome.seq:
-            self.outcomes[outcome.key] = outcome
+        if before is not None and before.seq > outcome.seq:
+            return
+        if before is not None:
+            self.endings[before.ending] -= 1
+        self.endings[outcome.ending] += 1
+        self.outcomes[outcome.key] = self.unsettled[outcome.key] = outcome
+        if outcome.ending in SETTLED:
+            del self.unsettled[outcome.key]
 
     def _take_verdict(self, row: Row) -> None:
         verdict = Verdict(State(str(row["status"])), str(row["reason"]))
         checkpoint = read_checkpoint(row) if verdict.state is State.COMPLETE else None
-        if checkpoint is not None:
-            self.history.setdefault(_run(row), {})[checkpoint.checkpoint_id] = checkpoint
         path = str(row["path"])
+        if checkpoint is not None:
+            place = (_seq(row), path)  # two names of one checkpoint may be recorded at once
+            if place >= self._placed.get(checkpoint.checkpoint_id, place):
+                self._placed[checkpoint.checkpoint_id] = place
+                self.history.setdefault(_run(row), {})[checkpoint.checkpoint_id] = checkpoint
         before = self.recorded.get(path)
         if before is None or before.seq <= _seq(row):
             step: Any = row["step"]

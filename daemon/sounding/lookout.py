@@ -97,7 +97,7 @@ class Lookout:
         for checkpoint in sorted(filter(None, (seen.checkpoint for seen in here)), key=_generation):
             readable[checkpoint.step] = checkpoint
         history = {c.step: c for c in sorted(self.ledger.history.get(run, {}).values(), key=_generation)} | readable
-        undecided = tuple(
+        undecided = sorted(
             seen.sighting.step
             for seen in here
             if seen.verdict.state is State.PENDING and seen.sighting.step is not None
@@ -108,7 +108,7 @@ class Lookout:
             run[1],
             ascending,
             tuple(history[step] for step in sorted(history)),
-            undecided,
+            tuple(undecided),
             growing,
             models=models,
         )
@@ -121,7 +121,7 @@ class Lookout:
         """Take in what the scanners see: paths that are new or other than before, and runs that lost some."""
         paths: set[str] = set()
         runs: set[RunName] = set()
-        unsettled = self._pending() | self._roll.last_written()
+        unsettled = self._open | self._roll.last_written()
         for store in self.settings.stores:
             scan = self._scan(store, now, full, touched, unsettled)
             for path in scan.changed:

@@ -5,7 +5,6 @@ import socket
 from collections import Counter
 from datetime import UTC, datetime
 
-from sounding.ledger import RunName
 from sounding.loop import Daemon, patience
 from sounding.plan import given_up
 from sounding.records import Ending, State
@@ -14,7 +13,7 @@ from sounding.status import Running, Status, StoreStatus
 
 def tell(daemon: Daemon, started: datetime, state: str) -> Status:
     """The status of this moment."""
-    endings = Counter(outcome.ending for outcome in daemon.ledger.outcomes.values())
+    endings = daemon.ledger.endings
     limits = patience(daemon.settings)
     return Status(
         host=socket.gethostname(),
@@ -31,7 +30,7 @@ def tell(daemon: Daemon, started: datetime, state: str) -> Status:
         waiting=daemon.waiting_tasks,
         done=endings[Ending.OK],
         skipped=endings[Ending.SKIPPED],
-        failed=sum(given_up(outcome, limits) for outcome in daemon.ledger.outcomes.values()),
+        failed=sum(given_up(outcome, limits) for outcome in daemon.ledger.unsettled.values()),
         refusals=tuple(f"{refusal.name}: {refusal.reason}" for refusal in daemon.catalogue.refusals),
         recipe_problems=daemon.surveys.problems(),
         message=daemon.message,
@@ -39,16 +38,11 @@ def tell(daemon: Daemon, started: datetime, state: str) -> Status:
 
 
 def _store(daemon: Daemon, name: str, path: str) -> StoreStatus:
-    states: Counter[State] = Counter()
-    runs: set[RunName] = set()
-    for seen in daemon.lookout.seen.values():
-        if seen.sighting.store == name:
-            states[seen.verdict.state] += 1
-            runs.add((name, seen.sighting.run))
+    states = daemon.lookout.counts.get(name, Counter[State]())
     return StoreStatus(
         name,
         path,
-        len(runs),
+        sum(store == name for store, _ in daemon.lookout.runs()),
         states[State.COMPLETE],
         states[State.PENDING],
         states[State.ABANDONED],
