@@ -1,0 +1,93 @@
+"""`check` says what is wrong and what to write; weights-only plugins run whatever the recipe is like."""
+
+import pytest
+from end_to_end.lab import CONFIG, HERE, Lab
+
+from sounding.check import Problem, check
+from sounding.config import load_config
+from sounding.records import SoundingError
+from sounding.service import watch
+
+GOOD = (HERE / "recipe.py").read_text()
+NAMES = "nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Lab:
+    lab = Lab.at(tmp_path_factory.mktemp("check"), CONFIG)
+    assert lab.train("a", 4, 2).wait(60) == 0
+    return lab
+
+
+def problems(lab: Lab, recipe: str | None = GOOD, config: str = CONFIG) -> list[Problem]:
+    path = lab.path / "recipe.py"
+    path.unlink(missing_ok=True)
+    if recipe is not None:
+        path.write_text(recipe)
+    lab.config.write_text(config)
+    return [problem for problem in check(load_config(lab.config)) if problem.severity != "ok"]
+
+
+def test_nothing_is_wrong_with_a_good_configuration(lab):
+    assert problems(lab) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (None, ["recipe.py", "no such file"]),
+        (GOOD + "\nraise RuntimeError('boom')", ["boom"]),
+        ("version = 1\n", ["architecture", "def architecture(checkpoint)"]),
+        (GOOD.replace("return train.network()", "return train.network"), ["torch.nn.Module"]),
+        (
+            GOOD.replace("return train.network()", "import torch; return torch.nn.Linear(8, 2)"),
+            ["missing", "unexpected", "0.weight"],
+        ),
+        (
+            GOOD.replace("return train.network()", f"from torch import nn; return {NAMES.replace('16', '17')}"),
+            ["0.weight", "17", "16"],
+        ),
+        (GOOD.replace("Probe(train=", "dict(train="), ["Probe"]),
+        (GOOD.replace("train.data(1, 256)", "(train.data(1, 256)[0], train.data(1, 255)[1])"), ["256", "255"]),
+        (GOOD.replace("train.data(1, 256)", "(train.data(1, 256)[0][:, :5], train.data(1, 256)[1])"), ["train"]),
+    ],
+)
+def test_a_wrong_recipe_is_explained(lab, recipe, words):
+    found = [problem for problem in problems(lab, recipe) if problem.severity == "error"]
+    assert len(found) >= 1
+    text = "\n".join(f"{problem.where} {problem.what} {problem.advice}" for problem in found)
+    assert all(word.lower() in text.lower() for word in words), text
+    assert "Traceback" not in text
+
+
+def test_a_store_without_recipe_is_told_what_it_misses(lab):
+    (found,) = problems(lab, GOOD, CONFIG.replace('recipe = "recipe.py"', ""))
+    assert found.severity == "warning"
+    assert "gradient_norm, loss" in found.what
+    assert 'recipe = "recipe.py"' in found.advice
+
+
+def test_a_pattern_that_matches_nothing_shows_what_is_there(lab):
+    found = problems(lab, GOOD, CONFIG.replace("ckpt_{step}.pt", "checkpoint-{step}"))
+    assert any("{run}/checkpoint-{step}" in problem.what and "a/ckpt_2.pt" in problem.advice for problem in found)
+
+
+def test_a_plugin_that_does_not_exist_is_named(lab):
+    found = problems(lab, GOOD, CONFIG + "[plugins.wieght_norm]\nenabled = true\n")
+    text = "\n".join(f"{problem.where} {problem.what} {problem.advice}" for problem in found)
+    assert "wieght_norm" in text
+    assert "weight_norm" in text
+
+
+@pytest.mark.parametrize("recipe", [None, "version = 1\n", GOOD + "\nraise RuntimeError('boom')"])
+def test_plugins_over_the_weights_run_all_the_same(lab, tmp_path, recipe):
+    problems(lab, recipe, CONFIG.replace("[[stores]]", f'[results]\npath = "{tmp_path}"\n[[stores]]'))
+    status = watch(load_config(lab.config), once=True)
+    assert len(status.recipe_problems) == 1
+    assert (status.done, status.failed, status.owed) == (3, 0, 0)  # two norms, one change
+
+
+def test_results_inside_a_store_are_refused(lab):
+    lab.config.write_text('[results]\npath = "runs/results"\n' + CONFIG)
+    with pytest.raises(SoundingError, match="nothing is ever"):
+        load_config(lab.config)
