@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sounding.networks import find_networks
 from sounding.progress import find_progress
-from sounding.records import Opaque, Progress, TensorRef
+from sounding.records import Opaque, Progress, Stored
 
 _OPTIMIZER_KEYS = (
     "optimizer",
@@ -22,9 +22,9 @@ _OPTIMIZER_KEYS = (
 class Contents:
     """The parts of a checkpoint that have a meaning."""
 
-    networks: Mapping[str, Mapping[str, TensorRef]]  # by the key they were found under ("" is the top), default first
+    networks: Mapping[str, Mapping[str, Stored]]  # by the key they were found under ("" is the top), default first
     wrappers: tuple[str, ...]  # what was unwrapped, in words
-    optimizer: object | None  # an optimizer's state dict, with TensorRef leaves
+    optimizer: object | None  # an optimizer's state dict, with tensors as leaves
     progress: Progress
 
 

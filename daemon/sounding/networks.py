@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sounding.records import Opaque, TensorRef
+from sounding.records import Opaque, Stored
 
-Network = dict[str, TensorRef]
+Network = dict[str, Stored]
 
 # Where networks usually are, best first; other keys follow in the order of the file.
 _USUAL = (
@@ -79,7 +79,7 @@ def _as_network(value: object, depth: int) -> _Candidate | None:
         return _Candidate(tensors) if tensors else None
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         return None
-    tensors = {name: item for name, item in value.items() if isinstance(item, TensorRef)}
+    tensors = {name: item for name, item in value.items() if isinstance(item, Stored)}
     others = {name: item for name, item in value.items() if name not in tensors and not _is_extra(name)}
     # States of random generators are lone byte vectors, metrics lone numbers.
     if not any(ref.shape and ref.dtype != "uint8" for ref in tensors.values()):
@@ -107,7 +107,7 @@ def _collect_module(module: Opaque, prefix: str, into: Network, depth: int) -> N
     hidden = state.get("_non_persistent_buffers_set") or ()
     for kind in ("_parameters", "_buffers"):
         for name, item in (state.get(kind) or {}).items():
-            if isinstance(item, TensorRef) and not (kind == "_buffers" and name in hidden):
+            if isinstance(item, Stored) and not (kind == "_buffers" and name in hidden):
                 into[f"{prefix}{name}"] = item
     for name, child in (state.get("_modules") or {}).items():
         if isinstance(child, Opaque):
@@ -118,7 +118,7 @@ def _loose(tree: object) -> dict[str, _Candidate]:
     """Tensors that lie beside other things at the top of the tree, if they look like a network's."""
     if not isinstance(tree, Mapping):
         return {}
-    named = {name: item for name, item in tree.items() if isinstance(name, str) and isinstance(item, TensorRef)}
+    named = {name: item for name, item in tree.items() if isinstance(name, str) and isinstance(item, Stored)}
     tensors = {name: ref for name, ref in named.items() if ref.shape and not name.lower().startswith(_NOT_NETWORKS)}
     return {"": _Candidate(tensors)} if any(ref.dtype != "uint8" for ref in tensors.values()) else {}
 

@@ -14,7 +14,7 @@ import torch
 from sounding.contents import contents_of
 from sounding.formats import format_of
 from sounding.formats.proof import ImpossibleError, UnfinishedError
-from sounding.records import SoundingError, TensorRef
+from sounding.records import Pieces, SoundingError, Stored, TensorRef
 
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if os.uname().sysname == "Linux" else 0)
 _SpanKey = tuple[str, int, int]
@@ -40,7 +40,7 @@ class Opened:
     def __init__(self, tree: object, *, own_names: bool = False) -> None:
         contents = contents_of(tree, own_names=own_names)
         self.tree = tree
-        self.networks: Mapping[str, Mapping[str, TensorRef]] = contents.networks  # default first
+        self.networks: Mapping[str, Mapping[str, Stored]] = contents.networks  # default first
         self.wrappers = contents.wrappers
         self.optimizer = contents.optimizer
         self.progress = contents.progress
@@ -60,11 +60,13 @@ class Opened:
             if error is None:  # the error under way says more than its consequence: its traceback holds the tensors
                 raise
 
-    def tensor(self, ref: TensorRef) -> torch.Tensor:
+    def tensor(self, ref: Stored) -> torch.Tensor:
         """The tensor on the CPU; writing to it changes a private copy of the touched pages, never the file.
 
-        Tensors that shared a storage when saved share it here.
+        Tensors that shared a storage when saved share it here. One in pieces is put together, in memory of its own.
         """
+        if isinstance(ref, Pieces):
+            return self._put_together(ref)
         dtype: torch.dtype = getattr(torch, ref.dtype)
         if math.prod(ref.shape) == 0:
             return torch.empty_strided(ref.shape, ref.stride, dtype=dtype)
@@ -83,15 +85,24 @@ class Opened:
         while self._maps:
             self._maps.popitem()[1].close()
 
+    def _put_together(self, whole: Pieces) -> torch.Tensor:
+        tensor = torch.empty(whole.grid, dtype=getattr(torch, whole.dtype))
+        for piece in whole.pieces:
+            place = tuple(slice(start, start + size) for start, size in zip(piece.start, piece.ref.shape, strict=True))
+            tensor[place] = self.tensor(piece.ref)
+        return tensor.view(whole.shape)
+
     def _storage(self, ref: TensorRef, item: int) -> torch.UntypedStorage:
         key = (ref.file, ref.storage_start, ref.storage_bytes)
         if key not in self._spans:
             view = memoryview(self._map(ref.file))[ref.storage_start : ref.storage_start + ref.storage_bytes]
             if len(view) < ref.storage_bytes:
                 raise SoundingError(f"{ref.file} has become shorter while it was read.")
-            # Only safetensors files may begin a tensor at an odd byte; there a tensor has its storage to itself.
-            source = view if ref.storage_start % item == 0 else bytearray(view)
-            self._spans[key] = (view, torch.frombuffer(source, dtype=torch.uint8))
+            if ref.storage_start % item:
+                # Only formats in which a tensor has its storage to itself begin one at an odd byte. The copy is the
+                # caller's to keep: a checkpoint of such tensors may be larger than memory.
+                return torch.frombuffer(bytearray(view), dtype=torch.uint8).untyped_storage()
+            self._spans[key] = (view, torch.frombuffer(view, dtype=torch.uint8))
         return self._spans[key][1].untyped_storage()
 
     def _map(self, file: str) -> mmap.mmap:
@@ -110,7 +121,7 @@ class Opened:
         def name(key: _SpanKey) -> str:
             for network in self.networks.values():
                 for tensor, ref in network.items():
-                    if (ref.file, ref.storage_start, ref.storage_bytes) == key:
+                    if isinstance(ref, TensorRef) and (ref.file, ref.storage_start, ref.storage_bytes) == key:
                         return tensor
             return f"the bytes from {key[1]}"
 

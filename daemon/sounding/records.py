@@ -91,6 +91,30 @@ class TensorRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A block of a tensor that was written in several: its values, and where in the whole they begin."""
+
+    start: tuple[int, ...]  # elements, in the grid of the whole
+    ref: TensorRef  # its shape is the block's
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A tensor that lies in several places, as sharded writers leave it; row-major when put together.
+
+    A reader has checked that the pieces cover `grid` exactly once.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    grid: tuple[int, ...]  # what the pieces count in: `shape`, or (elements,) where the flattened tensor was cut
+    pieces: tuple[Piece, ...]
+
+
+Stored: TypeAlias = TensorRef | Pieces  # a tensor in a checkpoint, however it was written
+
+
+@dataclass(frozen=True, slots=True)
 class Opaque:
     """An object in a checkpoint whose class is not ours to import; its plain state is kept, its code never runs."""
 

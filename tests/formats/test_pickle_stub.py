@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import pickle
 import random
@@ -202,6 +203,23 @@ def test_nested_classes_stay_opaque(protocol: int):
     assert tree.class_name.endswith("_Outer.Inner") or protocol < 2
     assert isinstance(tree.state, dict)
     assert tree.state["x"] == 5
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    name: str
+    offset: tuple[int, ...] | None
+
+
+def test_records_as_keys_stay_apart():
+    tree = _read(pickle.dumps({_Place("a", (0, 1)): 1, _Place("a", (0, 2)): 2, _Place("b", None): 3}, protocol=4))
+    assert isinstance(tree, dict)
+    assert [key[1:] for key in tree] == [
+        (("name", "a"), ("offset", (0, 1))),
+        (("name", "a"), ("offset", (0, 2))),
+        (("name", "b"), ("offset", None)),
+    ]
+    assert list(tree.values()) == [1, 2, 3]
 
 
 def test_cycles_and_sharing_survive():

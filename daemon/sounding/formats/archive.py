@@ -2,12 +2,13 @@
 
 import struct
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
 from sounding.formats.proof import ImpossibleError, UnfinishedError, megabytes, refuse_holes, size_of
+from sounding.formats.window import window
 
 _END = b"PK\x05\x06"
 _END_BYTES = 22
@@ -38,6 +39,19 @@ def members_of(file: BinaryIO, path: Path) -> dict[str, Member]:
     _require_signature(file, path, size)
     _require_directory(file, size)
     refuse_holes(file, path.name)
+    return _members(file, size)
+
+
+def members_within(file: BinaryIO, path: Path, start: int, size: int) -> dict[str, Member]:
+    """The same for an archive that is a part of the file, `size` bytes from `start`; members count from the file's."""
+    with window(file, start, size) as part:
+        _require_signature(part, path, size)
+        _require_directory(part, size)
+        members = _members(part, size)
+    return {name: replace(member, start=start + member.start) for name, member in members.items()}
+
+
+def _members(file: BinaryIO, size: int) -> dict[str, Member]:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()

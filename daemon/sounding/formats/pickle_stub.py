@@ -131,7 +131,7 @@ class _Settling:
     def _key(self, key: object, depth: int) -> object:
         settled = self.settle(key, depth + 1)
         if isinstance(settled, Opaque):
-            return f"{settled.class_name}{key.args}" if isinstance(key, Foreign) else settled.class_name
+            return _hashable_key(settled, key.args if isinstance(key, Foreign) else ())
         return settled
 
     def _object(self, value: object, depth: int) -> object:
@@ -184,6 +184,16 @@ def _is_slot_state(state: object) -> bool:
     return (
         isinstance(state, tuple) and len(state) == 2 and all(part is None or isinstance(part, dict) for part in state)
     )
+
+
+def _hashable_key(key: Opaque, args: tuple[object, ...]) -> object:
+    """A record as a key: its class and the values it is made of, so that different keys stay different."""
+    parts = (key.class_name, *key.state.items()) if isinstance(key.state, Mapping) and not args else None
+    try:
+        hash(parts)
+    except TypeError:
+        parts = None
+    return parts or f"{key.class_name}{args or ''}"
 
 
 def _hashable_set(items: list[object], kind: type[set[object]] | type[frozenset[object]]) -> object:

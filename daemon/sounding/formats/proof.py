@@ -42,13 +42,15 @@ class Format:
     check: Callable[[Path], str]
     fingerprint: Callable[[Path], str]  # 32 hexadecimal digits of the content alone
     read: Callable[[Path], object]  # nested plain values whose leaves are TensorRef, Opaque or plain
-    needs_quiet: bool
+    needs_quiet: bool | Callable[[Path], bool]  # a function where it depends on what lies there
     own_names: bool = False  # tensors are named as the architecture names them: a leading `model.` is no wrapper
 
     def prove(self, path: Path) -> Proof:
         """Whether `path` is a whole checkpoint; never raises for what the files contain."""
         try:
-            return Proof(State.COMPLETE, self.check(path), self.needs_quiet)
+            proven = self.check(path)
+            quiet = self.needs_quiet if isinstance(self.needs_quiet, bool) else self.needs_quiet(path)
+            return Proof(State.COMPLETE, proven, quiet)
         except UnfinishedError as unfinished:
             return Proof(State.PENDING, str(unfinished))
         except ImpossibleError as impossible:
@@ -68,6 +70,16 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ImpossibleError(f"{path.name} is not a regular file")
         yield file
+
+
+def contained(directory: Path, name: str) -> Path:
+    """A file of the directory itself. Raises ImpossibleError for names and links that lead out of it."""
+    if "\0" in name or "/" in name or name in ("", ".", ".."):
+        raise ImpossibleError(f"a file is named {name[:80]!r}, which is not a name in the directory")
+    path = directory / name
+    if path.resolve().parent != directory.resolve():
+        raise ImpossibleError(f"{name[:80]} is a link that leads out of the directory")
+    return path
 
 
 def first_bytes(path: Path, count: int) -> bytes:

@@ -4,7 +4,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from sounding.formats.archive import Member, members_of
+from sounding.formats.archive import Member, members_of, members_within
 from sounding.formats.pickle_stub import MOST_PICKLE_BYTES, read_pickle
 from sounding.formats.proof import Format, ImpossibleError, first_bytes, megabytes, opened
 from sounding.formats.sampling import Digest
@@ -48,6 +48,12 @@ def read(path: Path) -> object:
         members = members_of(file, path)
         data = _structure(file, members)
     return read_pickle(data, str(path), members)
+
+
+def read_within(file: BinaryIO, path: Path, start: int, size: int) -> object:
+    """The object saved in a part of a file, `size` bytes from `start`, after proving that part whole."""
+    members = members_within(file, path, start, size)
+    return read_pickle(_structure(file, members), str(path), members)
 
 
 def _structure(file: BinaryIO, members: dict[str, Member]) -> bytes:

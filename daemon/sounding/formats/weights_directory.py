@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sounding.formats import safetensors, torch_zip
 from sounding.formats.json_file import read_json
-from sounding.formats.proof import Format, ImpossibleError, UnfinishedError
+from sounding.formats.proof import Format, ImpossibleError, UnfinishedError, contained
 from sounding.formats.sampling import Digest
 from sounding.records import State
 
@@ -24,8 +24,6 @@ _STATES = {
 }
 _SHARD = re.compile(r".+-(\d{5})-of-(\d{5})\.(safetensors|bin)")
 _NOT_READ = {  # by a file that gives them away
-    ".metadata": "a torch.distributed.checkpoint directory, which is not read yet",
-    "*.distcp": "a torch.distributed.checkpoint directory, which is not read yet",
     "*_model_states.pt": "a DeepSpeed directory, which is not read yet",
     "adapter_model.*": "an adapter without its base model, which is not read yet",
 }
@@ -114,7 +112,7 @@ def find_weights(directory: Path) -> Weights:
         return _indexed(directory, indices[0])
     singles = [name for name in _SINGLES if name in names]
     if singles:
-        return Weights((_contained(directory, singles[0]),))
+        return Weights((contained(directory, singles[0]),))
     for pattern, what in _NOT_READ.items():
         if _matching(names, pattern):
             raise ImpossibleError(f"{directory.name} is {what}")
@@ -125,33 +123,23 @@ def _unindexed(directory: Path, names: list[str]) -> Weights:
     others = _matching(names, "*.safetensors")
     shards = [match for name in names if (match := _SHARD.fullmatch(name))]
     if len(others) == 1 and not shards:
-        return Weights((_contained(directory, others[0]),))
+        return Weights((contained(directory, others[0]),))
     if shards:
         raise UnfinishedError(f"{len(shards)} of {int(shards[0][2])} shards, no index yet")
     raise UnfinishedError(f"no weights yet: expected {', '.join(_SINGLES[:2])} or shards with an index")
 
 
 def _indexed(directory: Path, index: str) -> Weights:
-    weight_map = read_json(_contained(directory, index)).get("weight_map")
+    weight_map = read_json(contained(directory, index)).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ImpossibleError(f"{index} has no weight_map")
     if not all(isinstance(name, str) for name in weight_map.values()):
         raise ImpossibleError(f"{index} names a shard by something that is not text")
-    shards = tuple(_contained(directory, name) for name in sorted(set(weight_map.values())))
+    shards = tuple(contained(directory, name) for name in sorted(set(weight_map.values())))
     present = sum(shard.exists() for shard in shards)
     if present < len(shards):
         raise UnfinishedError(f"{present} of {len(shards)} shards")
     return Weights(shards, weight_map)
-
-
-def _contained(directory: Path, name: str) -> Path:
-    """A file of the directory itself. Raises ImpossibleError for names and links that lead out of it."""
-    if "\0" in name or "/" in name or name in ("", ".", ".."):
-        raise ImpossibleError(f"a weight file is named {name[:80]!r}, which is not a name in the directory")
-    path = directory / name
-    if path.resolve().parent != directory.resolve():
-        raise ImpossibleError(f"{name[:80]} is a link that leads out of the directory")
-    return path
 
 
 def _matching(names: list[str], pattern: str) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from sounding.opening import Opened
 from sounding.passes.weights import Weights
 from sounding.plugin import Unavailable, shared_pass
-from sounding.records import Plain, TensorRef
+from sounding.records import Plain, Stored
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _State(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         value = self._values[key]
-        return self._opened.tensor(value) if isinstance(value, TensorRef) else value
+        return self._opened.tensor(value) if isinstance(value, Stored) else value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -116,6 +116,7 @@ def _names(
     vectors = [name for name in shapes if len(shapes[name]) < 2]
     stored = [name for group in settings for name in group.get("param_names") or ()]
     candidates = (
+        ([index for index in flat if index in shapes], "by the names it is stored under"),
         (stored, "by the names stored in the parameter groups"),
         (list(shapes), "by the order of the weights"),
         ([*matrices, *vectors], "by order, matrices in the first group and vectors in the second"),

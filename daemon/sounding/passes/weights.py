@@ -8,7 +8,7 @@ import torch
 
 from sounding.opening import Opened
 from sounding.plugin import shared_pass
-from sounding.records import SoundingError, TensorRef
+from sounding.records import SoundingError, Stored, TensorRef
 
 # Buffers of common layers that are floating point, yet no weights: BatchNorm's statistics, rotary frequencies,
 # causal masks, spectral normalisation's vectors.
@@ -21,7 +21,7 @@ class Weights(Mapping[str, torch.Tensor]):
     Tensors are read-only by agreement; work on a copy (`tensor.double()`), never in place.
     """
 
-    def __init__(self, tensors: Mapping[str, TensorRef | torch.Tensor], opened: Opened | None = None) -> None:
+    def __init__(self, tensors: Mapping[str, Stored | torch.Tensor], opened: Opened | None = None) -> None:
         self._refs = tensors
         self._opened = opened
         self._tensors: dict[str, torch.Tensor] = {}
@@ -31,7 +31,7 @@ class Weights(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         if name not in self._tensors:
             ref = self._refs[name]
-            if isinstance(ref, TensorRef):
+            if not isinstance(ref, torch.Tensor):
                 assert self._opened is not None, "tensors that lie in a file come with the opened file"
                 ref = self._opened.tensor(ref)
             self._tensors[name] = ref
@@ -95,19 +95,21 @@ def weights(opened: Opened, network: str) -> Weights:
     return Weights(networks[network or next(iter(networks))], opened)
 
 
-def _tied(tensors: Mapping[str, TensorRef | torch.Tensor]) -> dict[str, str]:
+def _tied(tensors: Mapping[str, Stored | torch.Tensor]) -> dict[str, str]:
     first: dict[object, str] = {}
     places = {name: _place(ref) for name, ref in tensors.items() if 0 not in ref.shape}
     return {name: first[place] for name, place in places.items() if first.setdefault(place, name) != name}
 
 
-def _place(ref: TensorRef | torch.Tensor) -> object:
+def _place(ref: Stored | torch.Tensor) -> object:
     if isinstance(ref, TensorRef):
         return (ref.file, ref.storage_start, ref.offset, ref.dtype, ref.shape, ref.stride)
+    if not isinstance(ref, torch.Tensor):
+        return ref  # put together from several places: the same ones for two names only if they are tied
     return (ref.untyped_storage().data_ptr(), ref.storage_offset(), ref.dtype, ref.shape, ref.stride())
 
 
-def _is_parameter(name: str, ref: TensorRef | torch.Tensor) -> bool:
+def _is_parameter(name: str, ref: Stored | torch.Tensor) -> bool:
     shape = tuple(ref.shape)
     floating = "float" in str(ref.dtype)
     mask = name.endswith("bias") and len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
