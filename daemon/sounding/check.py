@@ -11,8 +11,8 @@ from sounding.config import Settings, Store
 from sounding.dispatch import Child, Limits, call_and_wait
 from sounding.ledger import Ledger
 from sounding.lookout import Lookout, Seen
-from sounding.loop import wishes_of
 from sounding.plan import Wish
+from sounding.policy import wishes_of
 from sounding.records import Catalogue, Job, Key, SoundingError, State, Subject, Task
 from sounding.results import ResultsDirectory
 from sounding.service import Examiner, look_at

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sounding.dispatch import Child, Death, Limits
 from sounding.plugin import Run
-from sounding.records import Ending, Job, Outcome, PluginSheet, RecipeSheet, SoundingError, TaskResult
+from sounding.records import Checkpoint, Ending, Job, Outcome, PluginSheet, RecipeSheet, SoundingError, TaskResult
 from sounding.results import ResultsDirectory, tmp_name, write_rows
 from sounding.rows import outcome_row
 from sounding.stamps import stamp_of
@@ -26,6 +26,7 @@ class Survey:
 
     recipe: str
     run: Run
+    checkpoint: Checkpoint | None = None  # for the attributes that the recipe reads off a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Crew:
     def begin_survey(self, child: Child, survey: Survey, now: float) -> None:
         """Ask a worker to load a recipe and its probe."""
         self.busy[child.name] = (survey, datetime.now(UTC))
-        child.send(Call("sounding.recipe:survey", (survey.recipe, survey.run)), self.limits, now)
+        child.send(Call("sounding.recipe:survey", (survey.recipe, survey.run, survey.checkpoint)), self.limits, now)
 
     def begin_job(self, child: Child, job: Job, sheets: Mapping[str, PluginSheet], now: float) -> None:
         """Leave the job's mark and send it to a worker."""

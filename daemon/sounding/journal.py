@@ -1,9 +1,10 @@
 """Writing down what the daemon itself decides: verdicts, attributes, settings, requests. One file a turn."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from sounding.attributes import attribute
 from sounding.ledger import Ledger, RunName
 from sounding.lookout import Seen
 from sounding.records import Attribute, Catalogue, Ending, Outcome
@@ -34,14 +35,18 @@ class Journal:
         for seen in news:
             sighting, examination = seen.sighting, seen.examination
             rows.append(verdict_row(sighting, seen.verdict, seen.checkpoint, examination, wall, seq))
-            for attribute in () if examination is None else examination.attributes:
-                attributes[(sighting.store, sighting.run), attribute.key, attribute.source] = attribute
+            for each in () if examination is None else examination.attributes:
+                attributes[(sighting.store, sighting.run), each.key, each.source] = each
         rows += [
-            attribute_row(*run, attribute, seq, wall)
-            for (run, _, _), attribute in attributes.items()
-            if self._is_new(run, attribute)
+            attribute_row(*run, each, seq, wall) for (run, _, _), each in attributes.items() if self._is_new(run, each)
         ]
         self._publish(rows, seq)
+
+    def write_attributes(self, run: RunName, found: Mapping[str, int | float | str], wall: datetime) -> None:
+        """Record what the recipe knows of a run, where it is news."""
+        seq = self.next_seq()
+        attributes = [attribute(key, value, "recipe") for key, value in sorted(found.items())]
+        self._publish([attribute_row(*run, a, seq, wall) for a in attributes if self._is_new(run, a)], seq)
 
     def write_settings(self, catalogue: Catalogue, wall: datetime) -> None:
         """Record the plugin versions and options in force where they changed."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sounding.config import Settings, Store
 from sounding.crew import Crew, Finished, Survey, Surveyed
@@ -16,12 +16,12 @@ from sounding.journal import Journal
 from sounding.ledger import Ledger, RunName
 from sounding.lookout import Lookout
 from sounding.pick import Choice, RunPlan, choose, suspects
-from sounding.plan import Patience, Wish, owed, wanted
+from sounding.plan import Wish, owed, wanted
 from sounding.plugin import Run
+from sounding.policy import patience
 from sounding.records import Catalogue, Ending, Job, Key
 from sounding.requests import read_requests
 from sounding.results import ResultsDirectory
-from sounding.schedule import parse_schedule
 from sounding.surveys import Surveys
 from sounding.watch import Bell, Watch
 
@@ -52,7 +52,8 @@ class Daemon:
     busy_at: float = 0.0  # monotonic time of the last turn in which anything happened
     _stale: set[RunName] = field(default_factory=set)  # runs to be planned again
     _unsurveyed: set[RunName] = field(default_factory=set)  # runs whose recipe must be asked first
-    _alone: set[Key] = field(default_factory=set)
+    _alone: set[Key] = field(default_factory=set)  # keys that a worker died under, to be run alone
+    _resting: set[RunName] = field(default_factory=set)
     _changed_at: dict[RunName, float] = field(default_factory=dict)
     _touched: set[str] = field(default_factory=set)  # directories that events named
     _next_look: float = 0.0
@@ -69,7 +70,7 @@ class Daemon:
         try:
             self._take_requests(wall)
             self._look(now, wall)
-            self._take_results(now)
+            self._take_results(now, wall)
             if now >= self._paused_until:
                 self._plan(now, wall)
                 self._dispatch(now)
@@ -146,13 +147,19 @@ class Daemon:
             self.busy_at = now
         self._stale |= changed
 
-    def _take_results(self, now: float) -> None:
+    def _take_results(self, now: float, wall: datetime) -> None:
         for ended in self.crew.poll(now):
             self.busy_at = now
             if isinstance(ended, Surveyed):
-                self._stale.add(self.surveys.take(ended.survey, ended.sheet))
+                self._take_survey(ended, wall)
             else:
                 self._take_finished(ended)
+
+    def _take_survey(self, surveyed: Surveyed, wall: datetime) -> None:
+        run = self.surveys.take(surveyed.survey, surveyed.sheet)
+        self.journal.write_attributes(run, surveyed.sheet.attributes, wall)
+        self._refresh()
+        self._stale.add(run)
 
     def _take_finished(self, finished: Finished) -> None:
         run = (finished.job.checkpoint.store, finished.job.checkpoint.run)
@@ -174,14 +181,26 @@ class Daemon:
             self._next_retry = now + 1.0
             self._stale |= {run for run, plan in self.plans.items() if any(o.waiting for o in plan.owed.values())}
         self._stale |= {run for run in self.lookout.runs() if run not in self.plans}
+        self._stale |= self._come_to_rest(now)
         stores = {store.name: store for store in self.settings.stores}
         for run in self._stale:
             self.plans[run] = self._plan_run(stores[run[0]], run, now, wall)
         self._stale.clear()
 
-    def _plan_run(self, store: Store, run: RunName, now: float, wall: datetime) -> RunPlan:
+    def _come_to_rest(self, now: float) -> set[RunName]:
+        """Runs that have just stopped growing, where a schedule waits for the last checkpoint."""
+        if not any(wish.schedule.last or wish.sheet.against == "last" for wish in self.wishes):
+            return set()
+        resting = {run for run in self.plans if not self._is_growing(run, now)}
+        new, self._resting = resting - self._resting, resting
+        return new
+
+    def _is_growing(self, run: RunName, now: float) -> bool:
         quiet = now - self._changed_at.get(run, now)
-        growing = not self.once and quiet < self.settings.daemon.idle_seconds
+        return not self.once and quiet < self.settings.daemon.idle_seconds
+
+    def _plan_run(self, store: Store, run: RunName, now: float, wall: datetime) -> RunPlan:
+        growing = self._is_growing(run, now)
         view = self.lookout.view(run, growing=growing, models=tuple(store.models.values()) or ("",))
         if view.readable and store.recipe is not None and any(wish.sheet.needs_recipe for wish in self.wishes):
             sheet = self.surveys.answer(store.recipe, Run(*run, self.ledger.run_attributes(run)))
@@ -211,7 +230,8 @@ class Daemon:
             run = self._unsurveyed.pop()
             recipe = stores[run[0]].recipe
             assert recipe is not None
-            survey = self.surveys.ask(recipe, Run(*run, self.ledger.run_attributes(run)))
+            newest = self.plans[run].readable[-1]
+            survey = self.surveys.ask(recipe, Run(*run, self.ledger.run_attributes(run)), newest)
             if survey is not None:
                 return survey
         return None
@@ -244,20 +264,3 @@ class Daemon:
                 self.ledger.folded(folded)
         self.results.delete_replaced(wall)
         self._folding = self._folder.submit(self.results.fold, wall)
-
-
-def patience(settings: Settings) -> Patience:
-    """How failures are retried, from the configuration."""
-    return Patience(settings.daemon.attempts, timedelta(seconds=settings.daemon.retry_seconds))
-
-
-def wishes_of(catalogue: Catalogue, settings: Settings) -> tuple[Wish, ...]:
-    """The plugins wanted, with their schedules: all that are usable and not disabled."""
-    wishes = []
-    for name, sheet in sorted(catalogue.plugins.items()):
-        chosen = settings.plugins.get(name)
-        if chosen is None:
-            wishes.append(Wish(sheet, parse_schedule("all")))
-        elif chosen.enabled:
-            wishes.append(Wish(sheet, chosen.schedule))
-    return tuple(wishes)

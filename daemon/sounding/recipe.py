@@ -80,11 +80,22 @@ class Recipe:
             return checked_losses((found.values, found.weights), examples, unit)
         return checked_losses(self.functions["loss"](outputs, targets, inputs), examples, unit)
 
-    def attributes(self, checkpoint: Checkpoint) -> Mapping[str, int | float | str]:
-        """What the recipe knows of the run besides; empty by default."""
+    def attributes(self, checkpoint: Checkpoint) -> dict[str, int | float | str]:
+        """What the recipe knows of the checkpoint's run besides; empty by default.
+
+        Raises SoundingError when it gives something else than numbers and texts by name.
+        """
         if "attributes" not in self.functions:
             return {}
-        return dict(self._call("attributes", {"checkpoint": checkpoint}))
+        found = self._call("attributes", {"checkpoint": checkpoint})
+        if isinstance(found, Mapping) and all(
+            isinstance(key, str) and isinstance(value, int | float | str) for key, value in found.items()
+        ):
+            return dict(found)
+        raise SoundingError(
+            f"{self.path}: attributes returned {_what(found)}, expected names with numbers or texts, "
+            f'for example {{"width": 64, "optimizer": "adamw"}}.'
+        )
 
     def _call(self, name: str, offered: Mapping[str, object]) -> Any:
         if name not in self.functions:
@@ -121,13 +132,18 @@ def load_recipe(path: str) -> Recipe:
     return _load(str(file.absolute()), stamp.st_mtime_ns, stamp.st_size, _beside(file))
 
 
-def survey(path: str, run: Run) -> RecipeSheet:
-    """Version and probe hashes for one run, or what is wrong; never raises for what the operator wrote."""
+def survey(path: str, run: Run, checkpoint: Checkpoint | None = None) -> RecipeSheet:
+    """Version and probe hashes for one run, with the attributes that the recipe knows of it.
+
+    Says what is wrong instead; never raises for what the operator wrote.
+    """
     try:
         recipe = load_recipe(path)
         probes = recipe.probes(run) if "probe" in recipe.functions else {}
         with _working(path, "hashing the probe failed"):
-            return RecipeSheet(recipe.version, {name: probe.hash for name, probe in probes.items()})
+            hashes = {name: probe.hash for name, probe in probes.items()}
+        attributes = {} if checkpoint is None else recipe.attributes(checkpoint)
+        return RecipeSheet(recipe.version, hashes, attributes)
     except SoundingError as error:
         return RecipeSheet(error=str(error))
 

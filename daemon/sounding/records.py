@@ -317,6 +317,7 @@ class RecipeSheet:
 
     version: int = 0
     probe_hashes: Mapping[str, str] = field(default_factory=dict)  # probe name → hash of inputs, targets, ids …
+    attributes: Mapping[str, int | float | str] = field(default_factory=dict)  # what the recipe knows of the run
     error: str = ""
 
 

@@ -21,7 +21,8 @@ from sounding.journal import Journal
 from sounding.ledger import Ledger
 from sounding.lock import Lock
 from sounding.lookout import Lookout, Seen
-from sounding.loop import Daemon, wishes_of
+from sounding.loop import Daemon
+from sounding.policy import wishes_of
 from sounding.records import Examination, Sighting, SoundingError, State, Verdict
 from sounding.results import ResultsDirectory
 from sounding.status import Status, write_status

@@ -6,7 +6,7 @@ from pathlib import Path
 from sounding.crew import Survey
 from sounding.ledger import RunName
 from sounding.plugin import Run
-from sounding.records import RecipeSheet
+from sounding.records import Checkpoint, RecipeSheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,27 +21,30 @@ class Surveys:
     """Answers by run, each with the question it belongs to; a changed question has no answer yet."""
 
     _answers: dict[RunName, tuple[_Question, RecipeSheet]] = field(default_factory=dict)
-    _asked: dict[RunName, _Question] = field(default_factory=dict)
+    _asked: dict[RunName, tuple[Survey, _Question]] = field(default_factory=dict)  # the newest question
 
     def answer(self, recipe: Path, run: Run) -> RecipeSheet | None:
         """What the recipe promises for the run; None when it must be asked (again)."""
         known = self._answers.get((run.store, run.name))
         return known[1] if known is not None and known[0] == _question(recipe, run) else None
 
-    def ask(self, recipe: Path, run: Run) -> Survey | None:
+    def ask(self, recipe: Path, run: Run, checkpoint: Checkpoint) -> Survey | None:
         """The survey to make; None while it is under way."""
         question, name = _question(recipe, run), (run.store, run.name)
-        if self._asked.get(name) == question:
+        under_way = self._asked.get(name)
+        if under_way is not None and under_way[1] == question:
             return None
-        self._asked[name] = question
-        return Survey(str(recipe), run)
+        survey = Survey(str(recipe), run, checkpoint)
+        self._asked[name] = survey, question
+        return survey
 
     def take(self, survey: Survey, sheet: RecipeSheet) -> RunName:
-        """Take in an answer; the run it is about."""
+        """Take in an answer, unless something else has been asked since; the run it is about."""
         name = (survey.run.store, survey.run.name)
-        question = self._asked.pop(name, None)
-        if question is not None:
+        asked, question = self._asked.get(name, (None, None))
+        if asked is survey and question is not None:
             self._answers[name] = (question, sheet)
+            del self._asked[name]
         return name
 
     def problems(self) -> tuple[str, ...]:

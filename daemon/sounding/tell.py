@@ -5,8 +5,9 @@ import socket
 from collections import Counter
 from datetime import UTC, datetime
 
-from sounding.loop import Daemon, patience
+from sounding.loop import Daemon
 from sounding.plan import given_up
+from sounding.policy import patience
 from sounding.records import Ending, State
 from sounding.status import Running, Status, StoreStatus
 

@@ -1,5 +1,6 @@
 """Why a checkpoint was measured, or was not: every plugin's story, told from the results, with or without a daemon."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 from sounding.catalogue import recall
 from sounding.config import Settings, Store
 from sounding.ledger import Ledger, Recorded
-from sounding.loop import patience
 from sounding.plan import given_up
+from sounding.policy import patience
 from sounding.records import (
     SETTLED,
     Catalogue,
@@ -17,6 +18,7 @@ from sounding.records import (
     Outcome,
     PluginSheet,
     SoundingError,
+    Stamp,
     State,
 )
 from sounding.results import ResultsDirectory
@@ -73,7 +75,7 @@ class _Teller:
     catalogue: Catalogue
 
     def explain(self, checkpoint: Checkpoint) -> Explanation:
-        absence = _absence(checkpoint)
+        absence = self._absence(checkpoint)
         stories = [self._story(checkpoint, sheet, absence) for _, sheet in sorted(self.catalogue.plugins.items())]
         stories += [TaskStory(refusal.name, "refused", refusal.reason) for refusal in self.catalogue.refusals]
         recorded = self.ledger.recorded.get(checkpoint.path)
@@ -100,16 +102,28 @@ class _Teller:
             for outcome in outcomes
             if (outcome.key.version, outcome.key.options_hash) == (sheet.version, sheet.options_hash)
         ]
+        newest = max(current, key=lambda outcome: outcome.seq, default=None)
+        if newest is not None and (newest.ending in SETTLED or given_up(newest, patience(self.settings))):
+            return self._told_by(newest, sheet)
         unwanted = self._unwanted(checkpoint, sheet)
-        if current:
-            return self._told_by(max(current, key=lambda outcome: outcome.seq), sheet)
         if unwanted:
             return TaskStory(sheet.name, "not wanted", unwanted)
         if absence:
             return TaskStory(sheet.name, "gone", f"{absence} before it was measured")
+        if newest is not None:
+            return self._told_by(newest, sheet)
         if outcomes:
             return TaskStory(sheet.name, "owed", "measured by another version or with other options; owed again")
         return TaskStory(sheet.name, "owed", "its turn has not come; `sounding status` tells what is running")
+
+    def _absence(self, checkpoint: Checkpoint) -> str:
+        """Why the checkpoint cannot be read now under any of its names, or nothing."""
+        places = {checkpoint.path: checkpoint.stamp} | {
+            recorded.path: recorded.stamp
+            for recorded in self.ledger.recorded.values()
+            if recorded.checkpoint is not None and recorded.checkpoint.checkpoint_id == checkpoint.checkpoint_id
+        }
+        return min((_absence(Path(path), stamp) for path, stamp in places.items()), key=bool)
 
     def _told_by(self, outcome: Outcome, sheet: PluginSheet) -> TaskStory:
         limits = patience(self.settings)
@@ -139,6 +153,8 @@ class _Teller:
             return "an offline plugin; it runs only on request"
         if sheet.over == "pair" and sheet.against in ("previous", "first") and checkpoint.step == steps[0]:
             return "the first checkpoint of its run has nothing to be compared with"
+        if sheet.over == "pair" and sheet.against == "last" and checkpoint.step == steps[-1]:
+            return "the last checkpoint of its run has nothing to be compared with"
         return self._without_recipe(checkpoint, sheet)
 
     def _without_recipe(self, checkpoint: Checkpoint, sheet: PluginSheet) -> str:
@@ -154,29 +170,32 @@ class _Teller:
         return f"the recipe cannot be used: {told}" if told else ""
 
 
-def _absence(checkpoint: Checkpoint) -> str:
-    """Why the checkpoint cannot be read now, or nothing."""
+def _absence(path: Path, recorded: Stamp) -> str:
     try:
-        stamp = stamp_of(Path(checkpoint.path))
-    except OSError:
+        stamp = stamp_of(path)
+    except (FileNotFoundError, NotADirectoryError):
         return "deleted"
-    return "" if stamp == checkpoint.stamp else "overwritten"
+    except OSError as error:
+        return f"unreadable ({error.strerror})"
+    return "" if stamp == recorded else "overwritten"
 
 
 def _complete(ledger: Ledger, text: str) -> Iterator[Checkpoint]:
     run, at, step = text.rpartition("@")
-    path = str(Path(text).absolute())
+    path = _absolute(text)
+    recorded = ledger.recorded.get(path)
+    named = None if recorded is None or recorded.checkpoint is None else recorded.checkpoint.checkpoint_id
     for checkpoints in ledger.history.values():
         for checkpoint in sorted(checkpoints.values(), key=lambda known: known.ordinal):
             by_step = bool(at) and checkpoint.run == run and str(checkpoint.step) == step
             by_id = len(text) >= 4 and checkpoint.checkpoint_id.startswith(text)
-            if by_step or by_id or checkpoint.path == path:
+            if by_step or by_id or checkpoint.path == path or checkpoint.checkpoint_id == named:
                 yield checkpoint
 
 
 def _incomplete(ledger: Ledger, text: str) -> Iterator[Recorded]:
     run, at, step = text.rpartition("@")
-    path = str(Path(text).absolute())
+    path = _absolute(text)
     for recorded in ledger.recorded.values():
         by_step = bool(at) and recorded.run[1] == run and str(recorded.step) == step
         if recorded.checkpoint is None and (by_step or recorded.path == path):
@@ -190,11 +209,15 @@ def _unfinished(recorded: Recorded) -> Explanation:
 
 
 def _unknown(settings: Settings, text: str) -> str:
-    path = Path(text).absolute()
+    path = Path(_absolute(text))
     for store in settings.stores:
         if path.exists() and store.path in path.parents:
             return _unmatched(path, store)
     return f"{text}: no checkpoint by that path, id or RUN@STEP is known; `sounding checkpoints` lists those that are."
+
+
+def _absolute(text: str) -> str:
+    return os.path.normpath(Path(text).expanduser().absolute())  # links stay as they are, as in the configuration
 
 
 def _unmatched(path: Path, store: Store) -> str:

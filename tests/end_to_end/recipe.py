@@ -16,3 +16,7 @@ def architecture(checkpoint):
 
 def probe(run):
     return Probe(train=train.data(1, 256), heldout=train.data(2, 128))
+
+
+def attributes(checkpoint):
+    return {"family": "mlp"}

@@ -99,7 +99,7 @@ def test_readings_are_those_of_the_file_opened_by_hand(reference):
 
 
 def test_attributes_of_the_run_are_known(reference):
-    assert reference.sql("SELECT lr, width FROM runs") == [(0.01, 16)]
+    assert reference.sql("SELECT lr, width, family FROM runs") == [(0.01, 16, "mlp")]
     (grouped,) = reference.sql(
         "SELECT lr, count(*) FROM readings_with_attributes WHERE metric = 'total' AND plugin = 'weight_norm' GROUP BY lr"
     )

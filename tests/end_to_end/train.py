@@ -1,6 +1,6 @@
 """A real training job that knows nothing of sounding: an ordinary PyTorch loop that saves checkpoints.
 
-    python train.py RUNS_DIRECTORY RUN STEPS EVERY LEARNING_RATE [PAUSE_SECONDS]
+python train.py RUNS_DIRECTORY RUN STEPS EVERY LEARNING_RATE [PAUSE_SECONDS]
 """
 
 import sys
