@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Self
 from sounding.records import SoundingError
 
 LOCK = "daemon.lock"
+_ASKED_SECONDS = 0.25  # `holder` in other processes takes the lock for a moment to find out whether it is free
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,10 @@ class Lock:
 
     def __enter__(self) -> Self:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if not _try_lock(descriptor):
+        if not _lock_soon(descriptor):
             os.close(descriptor)
             other = holder(self._path.parent)
-            who = f"pid {other.pid} on {other.host}" if other else "another process"
+            who = f"pid {other.pid} on {other.host}" if other is not None and other.pid else "another process"
             raise SoundingError(
                 f"{self._path.parent}: a daemon already works here: {who}. Stop it first, or use results of your own "
                 f"([results] path in sounding.toml)."
@@ -75,6 +77,16 @@ def holder(results: Path) -> Holder | None:
         return Holder(**{**json.loads(text), "alive": alive})
     except (ValueError, TypeError):
         return Holder("", 0, "", alive)  # taken this very moment, its name not written yet
+
+
+def _lock_soon(descriptor: int) -> bool:
+    """Take the lock, past those who only ask for a moment whether it is free."""
+    give_up = time.monotonic() + _ASKED_SECONDS
+    while not _try_lock(descriptor):
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _try_lock(descriptor: int, *, shared: bool = False) -> bool:

@@ -62,5 +62,7 @@ def read_requests(results: Path) -> Iterator[tuple[Path, Redo | str]]:
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
         try:
             yield path, Redo(**json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:  # another user's, perhaps; it must not keep the daemon from its work
+            yield path, f"{path} cannot be read: {error.strerror or error}"
         except (ValueError, TypeError) as error:
             yield path, f"{path.name} is not a request: {error}"

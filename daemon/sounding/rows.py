@@ -211,10 +211,12 @@ def _progress_columns(progress: Progress, step: int | None) -> Row:
 
 def _whole(value: float | str) -> int | None:
     """The value as a whole number, or None where it is not one: a count is never rounded in silence."""
-    if isinstance(value, int):
-        return value
-    number = _real(value)
-    return int(number) if number is not None and number.is_integer() else None
+    if not isinstance(value, int):
+        number = _real(value)
+        if number is None or not number.is_integer():
+            return None
+        value = int(number)
+    return value if abs(value) < 2**63 else None  # the column holds no more
 
 
 def _real(value: float | str) -> float | None:

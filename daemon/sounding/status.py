@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from sounding.records import SoundingError
+
 HEARTBEAT = "daemon.json"
 
 
@@ -62,15 +64,24 @@ def write_status(results: Path, status: Status) -> None:
 
 
 def read_status(results: Path) -> Status | None:
-    """The last heartbeat; None when no daemon has ever run here."""
+    """The last heartbeat; None when no daemon has ever run here.
+
+    Raises SoundingError when another version wrote it, or a crash of the machine left it empty.
+    """
+    path = results / HEARTBEAT
     try:
-        fields = json.loads((results / HEARTBEAT).read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        stores = tuple(StoreStatus(**store) for store in fields.pop("stores"))
+        running = tuple(Running(**{**job, "plugins": tuple(job["plugins"])}) for job in fields.pop("running"))
+        texts = {name: tuple(fields[name]) for name in ("refusals", "recipe_problems")}
+        return Status(**{**fields, "stores": stores, "running": running, **texts})
     except FileNotFoundError:
         return None
-    stores = tuple(StoreStatus(**store) for store in fields.pop("stores"))
-    running = tuple(Running(**{**job, "plugins": tuple(job["plugins"])}) for job in fields.pop("running"))
-    texts = {name: tuple(fields[name]) for name in ("refusals", "recipe_problems")}
-    return Status(**{**fields, "stores": stores, "running": running, **texts})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SoundingError(
+            f"{path}: expected the heartbeat of a daemon of this version ({error}); "
+            f"the next `sounding watch` writes it anew."
+        ) from error
 
 
 def age_seconds(status: Status, now: datetime) -> float:

@@ -80,18 +80,21 @@ class Watch:
         self._bell = bell
         self._observer: BaseObserver | None = None
         self._watched: set[Path] = set()
+        self._refused: dict[Path, str] = {}  # trying again would walk the whole tree again
 
     def add(self, path: Path) -> str:
         """Watch a store; returns why there are no events for it, or nothing. Safe to call again."""
-        if path in self._watched or not path.is_dir():
-            return ""
+        if path in self._refused or path in self._watched or not path.is_dir():
+            return self._refused.get(path, "")
         try:
             if self._observer is None:
                 self._observer = Observer()
                 self._observer.start()
             self._observer.schedule(self._bell, str(path), recursive=True, event_filter=_EVENTS)
         except OSError as error:
-            return f"no file events for {path} ({error.strerror or error}); it is scanned on a timer instead"
+            reason = f"no file events for {path} ({error.strerror or error}); it is scanned on a timer instead"
+            self._refused[path] = reason
+            return reason
         self._watched.add(path)
         return ""
 
