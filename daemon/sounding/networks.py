@@ -77,6 +77,9 @@ def _as_network(value: object, depth: int) -> _Candidate | None:
         tensors: Network = {}
         _collect_module(value, "", tensors, 0)
         return _Candidate(tensors) if tensors else None
+    if _is_scripted(value):
+        scripted = dict(_scripted_tensors(value, "", 0))
+        return _Candidate(scripted, ("taken from a TorchScript module",)) if scripted else None
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         return None
     tensors = {name: item for name, item in value.items() if isinstance(item, Stored)}
@@ -112,6 +115,20 @@ def _collect_module(module: Opaque, prefix: str, into: Network, depth: int) -> N
     for name, child in (state.get("_modules") or {}).items():
         if isinstance(child, Opaque):
             _collect_module(child, f"{prefix}{name}.", into, depth + 1)
+
+
+def _is_scripted(value: object) -> bool:
+    return isinstance(value, Opaque) and value.class_name.startswith("__torch__.")
+
+
+def _scripted_tensors(module: object, prefix: str, depth: int) -> Iterator[tuple[str, Stored]]:
+    """The tensors of a TorchScript module, whose attributes are its parameters, buffers and submodules alike."""
+    state = module.state if isinstance(module, Opaque) else None
+    for name, item in state.items() if isinstance(state, Mapping) and depth <= 100 else ():
+        if isinstance(item, Stored):
+            yield f"{prefix}{name}", item
+        elif _is_scripted(item):
+            yield from _scripted_tensors(item, f"{prefix}{name}.", depth + 1)
 
 
 def _loose(tree: object) -> dict[str, _Candidate]:

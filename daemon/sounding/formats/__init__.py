@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sounding.formats import distributed, safetensors, torch_zip, trainer_directory, weights_directory
+from sounding.formats import distributed, legacy, safetensors, torch_zip, trainer_directory, weights_directory
 from sounding.formats.proof import Format
 
 # Asked in this order; the first that claims a path has it.
@@ -11,6 +11,7 @@ FORMATS: tuple[Format, ...] = (
     trainer_directory.FORMAT,
     weights_directory.FORMAT,
     safetensors.FORMAT,
+    legacy.FORMAT,
     torch_zip.FORMAT,
 )
 

@@ -17,6 +17,7 @@ _LOCATOR64_BYTES = 20
 _NARROW_MOST = 0xFFFFFFFF  # "see the 64-bit record"
 _LOCAL = b"PK\x03\x04"
 _LOCAL_BYTES = 30
+_CODE = "code/"  # TorchScript's sources
 _MOST_DIRECTORY_BYTES = 256 << 20
 
 
@@ -76,8 +77,7 @@ def _require_signature(file: BinaryIO, path: Path, size: int) -> None:
     if not head.strip(b"\0"):
         raise UnfinishedError("begins with zeros: space reserved, nothing written yet")
     if not head.startswith(_LOCAL[: len(head)]):
-        legacy = head.startswith(b"\x80")
-        what = "a pickle from before torch's zip format" if legacy else "neither a zip nor any other known format"
+        what = "a bare pickle" if head.startswith(b"\x80") else "neither a zip nor any other known format"
         raise ImpossibleError(f"{path.name} is {what}; write it with torch.save's default (zip) format")
 
 
@@ -132,6 +132,8 @@ def _root_of(entries: list[zipfile.ZipInfo]) -> str:
 
 def _member(file: BinaryIO, entry: zipfile.ZipInfo, root: str, size: int) -> Member:
     name = entry.filename.removeprefix(root)
+    if name.startswith(_CODE):
+        return Member(name, 0, 0, 0)  # packed, and never unpacked
     if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
         raise ImpossibleError(f"the zip's member {name} is compressed; torch stores its members as they are")
     if entry.flag_bits & 1:

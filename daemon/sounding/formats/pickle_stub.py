@@ -5,6 +5,7 @@ import pickle
 import pickletools
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import TypeAlias
 
 from sounding.formats.archive import Member
 from sounding.formats.dtypes import ITEM_BYTES
@@ -17,14 +18,15 @@ MOST_PICKLE_BYTES = 256 << 20
 _DEEPEST = 150  # a module inside a module takes three levels
 _STOP = b"."
 
+Locate: TypeAlias = Callable[[str, str, int], Storage]  # from element type, key and number of elements
+
 
 class _Unpickler(pickle.Unpickler):
     """The standard machine with every door to the outside closed."""
 
-    def __init__(self, data: bytes, file: str, storages: Mapping[str, Member]) -> None:
+    def __init__(self, data: bytes, locate: Locate) -> None:
         super().__init__(io.BytesIO(data), encoding="latin1")  # of Python 2's texts; never fails
-        self._file = file
-        self._storages = storages
+        self._locate = locate
 
     def find_class(self, module_name: str, global_name: str, /) -> object:
         """A stand-in for a global; never the global itself."""
@@ -34,17 +36,16 @@ class _Unpickler(pickle.Unpickler):
             return STORAGE_KINDS[name]
         return VALUES[name] if name in VALUES else _stand_in(name)
 
-    def persistent_load(self, pid: object, /) -> Storage:
-        """The storage that a persistent id names, checked to be in the archive and large enough."""
+    def persistent_load(self, pid: object, /) -> object:
+        """The storage that a persistent id names."""
+        if isinstance(pid, tuple) and len(pid) >= 2 and pid[0] == "module" and isinstance(pid[1], Sealed):
+            return pid[1]  # the class of a module, which the legacy format keeps with its source
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], StorageKind):
             raise ImpossibleError(f"the pickle refers to something outside it: {str(pid)[:80]}")
         kind, key, count = pid[1], pid[2], pid[4]
-        member = self._storages.get(f"data/{key}")
-        if member is None:
-            raise ImpossibleError(f"the pickle refers to storage {str(key)[:40]}, which the archive does not have")
-        if type(count) is not int or count < 0 or count * ITEM_BYTES[kind.dtype] > member.size:
-            raise ImpossibleError(f"storage {key} should hold {count} elements, but has {member.size} bytes")
-        return Storage(self._file, member.start, member.size, kind.dtype)
+        if type(count) is not int or not 0 <= count < 1 << 62:
+            raise ImpossibleError(f"storage {str(key)[:40]} should hold {str(count)[:40]} elements")
+        return self._locate(kind.dtype, str(key), count)
 
 
 def _attribute(owner: object, name: str, *_: object) -> object:
@@ -69,11 +70,25 @@ def read_pickle(data: bytes, file: str, storages: Mapping[str, Member]) -> objec
 
     Raises ImpossibleError for a pickle that is damaged, oversized, or asks for more than data.
     """
+
+    def locate(dtype: str, key: str, count: int) -> Storage:
+        member = storages.get(f"data/{key}")
+        if member is None:
+            raise ImpossibleError(f"the pickle refers to storage {key[:40]}, which the archive does not have")
+        if count * ITEM_BYTES[dtype] > member.size:
+            raise ImpossibleError(f"storage {key} should hold {count} elements, but has {member.size} bytes")
+        return Storage(file, member.start, member.size, dtype)
+
+    return read_pickle_by(data, locate)
+
+
+def read_pickle_by(data: bytes, locate: Locate) -> object:
+    """The same, where `locate` says where storages lie."""
     if not data.endswith(_STOP):
         raise ImpossibleError("the pickle does not end with STOP")
     try:
         _refuse_wild_memo(data)
-        root = _Unpickler(data, file, storages).load()
+        root = _Unpickler(data, locate).load()
         return _Settling().settle(root, 0)
     except (ImpossibleError, UnfinishedError):
         raise

@@ -1,4 +1,7 @@
-"""The zip that torch.save writes (.pt, .pth, .ckpt, .bin): a pickle of the structure, and the bytes of each storage."""
+"""The zip that torch.save writes (.pt, .pth, .ckpt, .bin): a pickle of the structure, and the bytes of each storage.
+
+TorchScript archives are the same but for the code they add, which is never looked at.
+"""
 
 import zlib
 from pathlib import Path
@@ -23,7 +26,8 @@ def check(path: Path) -> str:
         members = members_of(file, path)
         data = _structure(file, members)
     read_pickle(data, str(path), members)
-    return f"torch zip of {len(members)} members, whole"
+    kind = "TorchScript archive" if "constants.pkl" in members else "torch zip"
+    return f"{kind} of {len(members)} members, whole"
 
 
 def fingerprint(path: Path) -> str:
@@ -58,8 +62,6 @@ def read_within(file: BinaryIO, path: Path, start: int, size: int) -> object:
 
 def _structure(file: BinaryIO, members: dict[str, Member]) -> bytes:
     """The bytes of data.pkl, after proving that they are what was written."""
-    if "constants.pkl" in members:
-        raise ImpossibleError("a TorchScript archive, which is not read; save the module's state_dict() instead")
     member = members.get("data.pkl")
     if member is None:
         raise ImpossibleError("a zip without data.pkl: not written by torch.save")
