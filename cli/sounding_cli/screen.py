@@ -42,10 +42,10 @@ class Column:
 
 def console(*, stream: TextIO | None = None) -> Console:
     """A console on standard output unless said otherwise; without a terminal it is as wide as what is printed."""
-    stream = stream or sys.stdout
-    bounded = stream.isatty() or "COLUMNS" in os.environ
+    target: TextIO = sys.stdout if stream is None else stream
+    bounded = target.isatty() or "COLUMNS" in os.environ
     return Console(
-        file=stream,
+        file=target,
         width=None if bounded else _UNBOUNDED,
         markup=False,  # a run may be named "[bold]"
         highlight=False,
