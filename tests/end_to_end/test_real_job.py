@@ -101,7 +101,8 @@ def test_readings_are_those_of_the_file_opened_by_hand(reference):
 def test_attributes_of_the_run_are_known(reference):
     assert reference.sql("SELECT lr, width, family FROM runs") == [(0.01, 16, "mlp")]
     (grouped,) = reference.sql(
-        "SELECT lr, count(*) FROM readings_with_attributes WHERE metric = 'total' AND plugin = 'weight_norm' GROUP BY lr"
+        "SELECT lr, count(*) FROM readings_with_attributes "
+        "WHERE plugin = 'weight_norm' AND metric = 'total' GROUP BY lr"
     )
     assert grouped == (0.01, STEPS // EVERY)
 

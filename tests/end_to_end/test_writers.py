@@ -7,6 +7,7 @@ import json
 import random
 import time
 from datetime import UTC, datetime
+from itertools import pairwise
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def test_written_slowly_in_chunks(bench, run):
     path = run / "ckpt_1.pt"
     cuts = [len(content) * part // 7 for part in range(8)]
     with path.open("wb") as file:
-        for start, end in zip(cuts, cuts[1:], strict=False):
+        for start, end in pairwise(cuts):
             bench.look()
             assert bench.daemon.lookout.seen.get(str(path)) is None or bench.state(path) is State.PENDING
             file.write(content[start:end])
