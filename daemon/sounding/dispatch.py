@@ -123,7 +123,7 @@ class Child:
                 return answer
         except (EOFError, OSError):
             return self._dead(None)
-        if not self._process.is_alive():
+        if not self._process.is_alive() and not self._connection.poll():  # its last words may have come just now
             return self._dead(None)
         if now - self._since > self._limits.deadline_seconds:
             reason = f"still running after its deadline of {self._limits.deadline_seconds:g} s"
