@@ -6,12 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 from end_to_end.lab import Lab
+from soak.record import record
 
 DAEMON = Path(__file__).parent / "daemon_that_dies.py"
 POINTS = (
@@ -60,8 +62,8 @@ def published(lab: Lab) -> set[str]:
     return {path.name for path in jobs.iterdir()} if jobs.is_dir() else set()
 
 
-def live_until_killed(lab: Lab, point: str, count: int) -> None:
-    """A life that ends at a named point, or by itself when it never passes there often enough."""
+def live_until_killed(lab: Lab, point: str, count: int) -> str:
+    """A life that ends at a named point, or by itself when it never passes there often enough; what ended it."""
     with Life(lab, point, count) as process:
         family: list[psutil.Process] = []
         while process.poll() is None:
@@ -72,25 +74,27 @@ def live_until_killed(lab: Lab, point: str, count: int) -> None:
         psutil.wait_procs(family, timeout=20)
         assert not [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
         assert published(lab) == at_death, "an orphan published"
+        return point if process.returncode else "lived"
 
 
-def live_until(lab: Lab, seconds: float, victim: str, choice: random.Random) -> None:
-    """A life in which, after so many seconds, the daemon or one of its children is killed."""
+def live_until(lab: Lab, seconds: float, victim: str, choice: random.Random) -> str:
+    """A life in which, after so many seconds, the daemon or one of its children is killed; who was."""
     with Life(lab) as process:
         try:
             process.wait(seconds)
-            return
+            return "lived"
         except subprocess.TimeoutExpired:
             children = descendants(process.pid)
         if victim == "daemon" or not children:
             process.kill()
             psutil.wait_procs(children, timeout=20)
-        else:
-            target = choice.choice(children)
-            if target.is_running():
-                os.kill(target.pid, signal.SIGKILL)
-            process.wait(120)
-            assert process.returncode in (0, 1)  # 1 when the forkserver itself was the one killed
+            return "daemon at random"
+        target = choice.choice(children)
+        if target.is_running():
+            os.kill(target.pid, signal.SIGKILL)
+        process.wait(120)
+        assert process.returncode in (0, 1)  # 1 when the forkserver itself was the one killed
+        return "child at random"
 
 
 def wait_a_moment(process: subprocess.Popen[bytes]) -> None:
@@ -108,13 +112,18 @@ def another(lab: Lab, path: Path) -> Lab:
     return copied
 
 
-def kill_many_times(lab: Lab, seed: int, times: int) -> None:
+def kill_many_times(lab: Lab, seed: int, times: int) -> Counter[str]:
+    """Lives that end in as many ways; how many ended how."""
     choice = random.Random(seed)
+    points = choice.sample(POINTS, len(POINTS))
+    ends: Counter[str] = Counter()
     for turn in range(times):
         if turn % 2 == 0:
-            live_until_killed(lab, POINTS[turn // 2 % len(POINTS)], choice.randint(1, 3))
+            ends[live_until_killed(lab, points[turn // 2 % len(points)], choice.randint(1, 3))] += 1
         else:
-            live_until(lab, choice.uniform(0.5, 4.0), choice.choice(["daemon", "daemon", "worker"]), choice)
+            victim = choice.choice(["daemon", "daemon", "worker"])
+            ends[live_until(lab, choice.uniform(0.5, 4.0), victim, choice)] += 1
+    return ends
 
 
 def assert_same(lab: Lab, reference: Lab) -> None:
@@ -141,17 +150,20 @@ def reference(tmp_path_factory) -> Lab:
 @pytest.mark.timeout(460)
 def test_twenty_kills_change_nothing(reference, tmp_path):
     lab = another(reference, tmp_path)
-    kill_many_times(lab, seed=20, times=20)
+    assert kill_many_times(lab, seed=20, times=20).total() == 20
     assert_same(lab, reference)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(6000)
-@pytest.mark.parametrize("seed", range(10))
-def test_two_hundred_kills_change_nothing(seed, reference, tmp_path):
-    lab = another(reference, tmp_path)
-    kill_many_times(lab, seed=seed, times=20)
-    assert_same(lab, reference)
+def test_two_hundred_kills_change_nothing(reference, tmp_path):
+    """Ten labs, twenty lives each; what killed them is kept beside the benchmarks."""
+    ends: Counter[str] = Counter()
+    for seed in range(10):
+        lab = another(reference, tmp_path / str(seed))
+        ends += kill_many_times(lab, seed=seed, times=20)
+        assert_same(lab, reference)
+        record("kills", {"labs": seed + 1, "lives": ends.total(), "ended_by": dict(sorted(ends.items()))})
 
 
 @pytest.mark.parametrize("point", POINTS)
