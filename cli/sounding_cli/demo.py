@@ -144,7 +144,7 @@ def _report(home: Path) -> None:
     losses = [one for one in series if one.name == _SHOWN[0]]
     out.print(Text.from_ansi(plotted(losses, min(out.width, 100), colour=out.is_terminal)))
     say("Try next:", f"  cd {_relative(home)}", f"  sounding show {second} loss --plot", "  sounding runs")
-    say("  sounding query \"SELECT run, max(value) AS accuracy FROM readings WHERE metric = 'accuracy' GROUP BY run\"")
+    say("  sounding query \"SELECT run, max(value) FROM readings WHERE metric = 'accuracy' GROUP BY run\"")
 
 
 def _relative(home: Path) -> str:

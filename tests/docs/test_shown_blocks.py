@@ -48,9 +48,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("lab")
     for name in ("train.py", "recipe.py", "sounding.toml"):
         shutil.copyfile(QUICKSTART / name, home / name)
-    for rate in ("0.1", "0.01"):
-        options = ["--name", f"lr{rate}", "--lr", rate, "--epochs", "2", "--save-every", "20"]
-        run([sys.executable, "train.py", *options], home)
+    one = f"{sys.executable} train.py --name lr{{rate}} --lr {{rate}} --epochs 2 --save-every 20"
+    jobs = " & ".join(one.format(rate=rate) for rate in ("0.1", "0.01"))
+    run(["bash", "-euc", f"{jobs} & wait -n; wait -n"], home)
     run([sys.executable, "-m", "sounding_cli", "watch", "--once"], home)
     return home
 
