@@ -59,6 +59,7 @@ class Accumulator(Protocol[B_contra, T_co]):
 
     def result(self) -> T_co:
         """What was accumulated; called once, after the last batch."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
