@@ -31,6 +31,8 @@ from sounding.listing import (
 )
 from sounding.schema import COLUMNS, SCHEMA_VERSION
 
+# By default a directory called "lr=0.1" above the results would become a column. (The stubs know only names.)
+_NO_PARTITIONING: Any = None
 _EMPTY: Mapping[str, Any] = {column.name: None for column in COLUMNS}
 At: TypeAlias = Callable[[str], None]
 
@@ -126,8 +128,7 @@ class ResultsDirectory:
         rows: list[dict[str, Any]] = []
         for name in names:
             wanted = [("record", "in", list(records))]
-            # Without `partitioning=None`, a directory called "lr=0.1" above the results would become a column.
-            table = pq.read_table(self.jobs / name, filters=wanted, partitioning=None)
+            table = pq.read_table(self.jobs / name, filters=wanted, partitioning=_NO_PARTITIONING)
             filled = [field.name for field in SCHEMA if field.name in table.column_names]
             rows += [{**_EMPTY, **row} for row in table.select(filled).to_pylist()]
         return sorted(rows, key=lambda row: int(row["seq"]))
@@ -201,7 +202,9 @@ def remove(path: Path) -> None:
 
 
 def _plain(value: object) -> object:
-    """Times as UTC without a zone, which is how they are kept."""
+    """Times as UTC without a zone, which is how they are kept; halves of characters, which no file can hold, escaped."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC).replace(tzinfo=None)
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode()
     return value
