@@ -6,12 +6,12 @@ from dataclasses import replace
 from sounding.formats.scalars import number, numbers
 from sounding.records import Fact, Progress
 
-_STEP = ("global_step", "iter_num", "iteration", "step", "steps", "it", "iter", "num_updates", "epoch")
-_UPDATES = ("global_step", "iter_num", "num_updates", "optimizer_steps")
+_STEP = ("global_step", "global_steps", "iter_num", "iteration", "step", "steps", "it", "iter", "num_updates", "epoch")
+_UPDATES = ("global_step", "global_steps", "iter_num", "num_updates", "optimizer_steps")
 _EPOCH = ("epoch", "current_epoch", "epochs")
 _TOKENS = ("tokens", "tokens_seen", "num_tokens", "total_tokens", "n_tokens", "num_input_tokens_seen")
 _EXAMPLES = ("examples", "examples_seen", "samples", "samples_seen", "num_samples", "consumed_samples",
-             "consumed_train_samples")  # fmt: skip
+             "consumed_train_samples", "global_samples")  # fmt: skip
 _WALL_TIME = ("wall_time", "walltime", "train_time", "elapsed", "timestamp", "time")
 _MOST_STATES = 256
 _INSIDE = ("trainer_state", "__metadata__", "progress", "train_state", "training_state", "meta", "state", "metadata")

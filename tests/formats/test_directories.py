@@ -165,7 +165,6 @@ def test_the_optimizer_that_accelerate_saves_is_found(trainer_directory: _Write)
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("mp_rank_00_model_states.pt", "DeepSpeed"),
         ("adapter_model.safetensors", "adapter"),
     ],
 )

@@ -16,14 +16,15 @@ def _block(*shape: int, start: int = 0, dtype: str = "float32") -> TensorRef:
 
 def test_one_piece_is_the_tensor_itself():
     ref = _block(4, 5)
-    assert put_together("float32", (4, 5), [Piece((0, 0), ref)]) is ref
+    assert put_together("float32", (4, 5), [Piece((0, 0), ref)]) == ref
+    assert put_in_line("float32", (4, 5), [Piece((0,), _block(20))]) == ref
     assert put_together("float32", (), [Piece((), _block())]) == _block()
     assert put_together("float32", (0, 3), [Piece((0, 0), _block(0, 3))]) == _block(0, 3)
 
 
-def test_a_flattened_piece_keeps_the_shape_of_the_whole():
-    whole = put_in_line("float32", (4, 5), [Piece((0,), _block(20))])
-    assert whole == Pieces("float32", (4, 5), (20,), (Piece((0,), _block(20)),))
+def test_flattened_pieces_keep_the_shape_of_the_whole():
+    pieces = (Piece((0,), _block(13)), Piece((13,), _block(7)))
+    assert put_in_line("float32", (4, 5), pieces) == Pieces("float32", (4, 5), (20,), pieces)
 
 
 def test_random_grids_are_whole_and_no_piece_can_be_missing_doubled_or_moved():

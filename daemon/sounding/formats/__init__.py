@@ -2,12 +2,21 @@
 
 from pathlib import Path
 
-from sounding.formats import distributed, legacy, safetensors, torch_zip, trainer_directory, weights_directory
+from sounding.formats import (
+    deepspeed,
+    distributed,
+    legacy,
+    safetensors,
+    torch_zip,
+    trainer_directory,
+    weights_directory,
+)
 from sounding.formats.proof import Format
 
 # Asked in this order; the first that claims a path has it.
 FORMATS: tuple[Format, ...] = (
     distributed.FORMAT,
+    deepspeed.FORMAT,
     trainer_directory.FORMAT,
     weights_directory.FORMAT,
     safetensors.FORMAT,

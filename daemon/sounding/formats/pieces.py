@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
+from sounding.formats.dtypes import contiguous_stride
 from sounding.formats.proof import ImpossibleError
 from sounding.records import Piece, Pieces, Stored
 
@@ -28,8 +30,8 @@ def _checked(whole: Pieces) -> Stored:
     if _overlapping([box for box, _ in held], len(whole.grid)):
         raise ImpossibleError("two pieces hold the same elements")
     kept = tuple(piece for _, piece in held) or whole.pieces[:1]
-    if len(kept) == 1 and kept[0].ref.shape == whole.shape:
-        return kept[0].ref
+    if len(kept) == 1 and kept[0].ref.stride == contiguous_stride(kept[0].ref.shape):
+        return replace(kept[0].ref, shape=whole.shape, stride=contiguous_stride(whole.shape))
     return Pieces(whole.dtype, whole.shape, whole.grid, kept)
 
 

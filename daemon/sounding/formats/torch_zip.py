@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from sounding.formats.archive import Member, members_of, members_within
 from sounding.formats.pickle_stub import MOST_PICKLE_BYTES, read_pickle
-from sounding.formats.proof import Format, ImpossibleError, first_bytes, megabytes, opened
+from sounding.formats.proof import Format, ImpossibleError, UnfinishedError, first_bytes, megabytes, opened
 from sounding.formats.sampling import Digest
 
 _SERIAL = ".data/serialization_id"  # torch derives it from the other members, differently from version to version
@@ -52,6 +52,16 @@ def read(path: Path) -> object:
         members = members_of(file, path)
         data = _structure(file, members)
     return read_pickle(data, str(path), members)
+
+
+def read_named(path: Path) -> object:
+    """The same for one file of a checkpoint that has several: what is wrong with it is said with its name."""
+    try:
+        return read(path)
+    except UnfinishedError as unfinished:
+        raise UnfinishedError(f"{path.name}: {unfinished}") from unfinished
+    except ImpossibleError as impossible:
+        raise ImpossibleError(f"{path.name}: {impossible}") from impossible
 
 
 def read_within(file: BinaryIO, path: Path, start: int, size: int) -> object:

@@ -24,7 +24,6 @@ _STATES = {
 }
 _SHARD = re.compile(r".+-(\d{5})-of-(\d{5})\.(safetensors|bin)")
 _NOT_READ = {  # by a file that gives them away
-    "*_model_states.pt": "a DeepSpeed directory, which is not read yet",
     "adapter_model.*": "an adapter without its base model, which is not read yet",
 }
 
@@ -59,7 +58,7 @@ def check(path: Path) -> str:
         if tensor not in held[Path(name).name]:
             raise UnfinishedError(f"the index promises tensor {tensor[:80]} in {name}, which does not hold it (yet)")
     for name in _beside(path).values():
-        _require_whole(path / name)
+        torch_zip.read_named(path / name)
     return f"{whole} weight file{'s' if whole != 1 else ''}, whole"
 
 
@@ -90,15 +89,6 @@ def read(path: Path) -> dict[str, object]:
 def _beside(path: Path) -> dict[str, str]:
     """The files of optimizer and scheduler that the directory has."""
     return {key: name for name, key in _STATES.items() if (path / name).exists()}
-
-
-def _require_whole(file: Path) -> None:
-    try:
-        torch_zip.check(file)
-    except UnfinishedError as unfinished:
-        raise UnfinishedError(f"{file.name}: {unfinished}") from unfinished
-    except ImpossibleError as impossible:
-        raise ImpossibleError(f"{file.name}: {impossible}") from impossible
 
 
 def find_weights(directory: Path) -> Weights:
