@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from typing import Any, cast
+from typing import Any
 
 from sounding.gauge import anonymous_bytes
 from sounding.records import Ending, SoundingError
@@ -88,7 +88,7 @@ class Child:
         if self.alive:
             return
         self.stop()
-        ours, theirs = cast("tuple[Connection, Connection]", multiprocessing.Pipe())
+        ours, theirs = multiprocessing.Pipe()
         process = context().Process(
             target=serve,
             args=(theirs, self.nice, self.threads, self.without),

@@ -202,7 +202,7 @@ def remove(path: Path) -> None:
 
 
 def _plain(value: object) -> object:
-    """Times as UTC without a zone, which is how they are kept; halves of characters, which no file can hold, escaped."""
+    """Times as UTC without a zone, as they are kept; halves of characters, which no file can hold, escaped."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC).replace(tzinfo=None)
     if isinstance(value, str) and not value.isascii():
