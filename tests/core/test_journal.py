@@ -82,6 +82,13 @@ def test_of_checkpoints_seen_at_once_the_last_says_what_a_run_is(desk: Desk):
     assert len(desk.results.read_rows(desk.results.files(), ("attribute",))) == 1
 
 
+def test_text_that_no_file_can_hold_is_escaped_and_stops_nothing(desk: Desk):
+    half = Attribute("no\udcfftext", None, "\ud83d", "file")
+    desk.journal.write_sightings([seen(1, half, Attribute("name", None, "Größe 😀", "file"))], START)
+    desk.ledger.refresh()
+    assert desk.ledger.run_attributes(("runs", "a")) == {"no\\udcfftext": "\\ud83d", "name": "Größe 😀"}
+
+
 def test_settings_are_written_when_they_change(desk: Desk):
     def write(*sheets: object) -> None:
         desk.journal.write_settings(Catalogue({one.name: one for one in sheets}), START)  # type: ignore[attr-defined]

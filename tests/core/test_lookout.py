@@ -253,9 +253,19 @@ def test_a_half_checkpoint_is_abandoned_when_the_run_goes_on_and_revoked_when_it
     assert post.states() == {"a/ckpt_1.pt": State.ABANDONED, "a/ckpt_2.pt": State.COMPLETE}
     assert post.lookout.view(("runs", "a"), growing=True, models=("",)).undecided == ()
     post.write("a/ckpt_1.pt", "one after all")
-    news, _ = post.look()
+    news, _ = post.look(full=False)
     assert [(seen.sighting.step, seen.verdict.state) for seen in news] == [(1, State.COMPLETE)]
     assert post.steps() == (1, 2)
+
+
+def test_a_half_checkpoint_is_awaited_again_when_what_came_after_it_is_deleted(post: Post):
+    post.write("a/ckpt_1.pt", "half")
+    newer = post.write("a/ckpt_2.pt", "two")
+    post.record(post.look()[0])
+    assert post.states()["a/ckpt_1.pt"] is State.ABANDONED
+    Path(newer).unlink()
+    news, runs = post.look(full=False)
+    assert ([seen.verdict.state for seen in news], runs) == ([State.PENDING], {"a"})
 
 
 def test_what_stays_half_is_examined_ever_more_rarely(post: Post, monkeypatch: pytest.MonkeyPatch):

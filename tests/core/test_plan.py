@@ -142,6 +142,14 @@ def test_the_basis_changes_with_what_a_plugin_uses_and_with_nothing_else(
     assert (basis(plugin, recipe, passes) != before) == changes
 
 
+def test_another_network_under_the_same_name_is_measured_anew():
+    one, other = (view(steps(1), models=("ema",), networks={"ema": key}) for key in ("ema.shadow", "average"))
+    (first,), (second,) = wants(one, NORM), wants(other, NORM)
+    assert first.subject == second.subject
+    assert first.key != second.key
+    assert basis(WEIGHTS, RECIPE, {}, "") == basis(WEIGHTS, RECIPE, {})
+
+
 def test_the_basis_does_not_depend_on_the_order_of_names():
     one = RecipeSheet(1, {"a": "1", "b": "2"}), {"predictions": {"x": 1, "y": 2}}
     other = RecipeSheet(1, {"b": "2", "a": "1"}), {"predictions": {"y": 2, "x": 1}}
