@@ -1,7 +1,7 @@
 """Seeing, with a scripted examiner: verdicts are news once, identities outlive names and restarts."""
 
 import os
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +15,7 @@ from sounding.ledger import Ledger
 from sounding.lookout import Lookout, Seen
 from sounding.records import Attribute, Examination, Fact, Progress, Sighting, State, Verdict
 from sounding.rows import verdict_row
+from sounding.settle import Observed
 
 QUIET_CONFIG = CONFIG + "quiet_seconds = 2.0\n"
 
@@ -330,6 +331,27 @@ def test_the_last_written_checkpoint_is_watched_for_growth_and_older_ones_are_no
     post.write("a/ckpt_1.pt", "other")
     assert post.look(full=False)[0] == []
     assert [seen.sighting.path for seen in post.look(full=True)[0]] == [old]
+
+
+def test_what_is_settled_and_recorded_is_not_judged_again(post: Post, monkeypatch: pytest.MonkeyPatch):
+    for step in range(20):
+        post.write(f"a/ckpt_{step}.pt", f"content {step}")
+    post.write("b/ckpt_1.pt", "broken")
+    post.record(post.look()[0])
+    post.look()
+    judged: list[str] = []
+    real = Lookout._judge
+
+    def counted(lookout: Lookout, observed: Observed, now: float, wall: datetime) -> Seen:
+        judged.append(observed.sighting.path)
+        return real(lookout, observed, now, wall)
+
+    monkeypatch.setattr(Lookout, "_judge", counted)
+    post.look(full=True)
+    assert judged == []
+    added = post.write("a/ckpt_99.pt", "more")
+    post.look(full=False)
+    assert judged == [added]
 
 
 def test_a_step_that_no_result_can_hold_makes_a_file_broken(tmp_path: Path):
