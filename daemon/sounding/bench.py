@@ -97,7 +97,7 @@ class Bench:
             "checkpoint": lambda: checkpoint,
             "run": lambda: run,
             "recipe": partial(self._load_recipe, run),
-            "network": lambda: network,
+            "network": lambda: self.job.models.get(network, network),
             "device": lambda: torch.device(self.job.device),
         }
 

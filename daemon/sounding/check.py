@@ -104,6 +104,10 @@ def _networks(store: Store, complete: list[Seen]) -> Iterator[Problem]:
         lines = "; ".join(f'{name.split(".")[0] or "main"} = "{name}"' for name in sorted(found))
         what = f"checkpoints hold several networks: {', '.join(sorted(found))}; only the first is measured"
         yield Problem("warning", f"store {store.name}", what, f"say which under [stores.models]: {lines}")
+    for model, key in store.models.items() if found else ():
+        if key not in found:
+            what = f"no checkpoint holds a network {key!r}"
+            yield Problem("error", f"store {store.name}: models.{model}", what, f"there are {', '.join(sorted(found))}")
 
 
 def _attribute_problems(complete: list[Seen]) -> Iterator[Problem]:
@@ -149,10 +153,10 @@ def _job(store: Store, seen: Seen) -> Job:
         a.key: a.text if a.number is None else a.number for a in (examination.attributes if examination else ())
     }
     tasks = []
-    for model in store.models.values() or ("",):
+    for model in store.models or ("",):
         subject = Subject("checkpoint", store.name, checkpoint.run, checkpoint.step, checkpoint.checkpoint_id, model)
         tasks.append(Task(Key("", 0, "", "", subject.identity), subject, {}))
-    return Job(0, checkpoint, tuple(tasks), attributes=attributes, recipe=str(store.recipe))
+    return Job(0, checkpoint, tuple(tasks), attributes=attributes, recipe=str(store.recipe), models=store.models)
 
 
 def _examples(path: Path) -> list[str]:

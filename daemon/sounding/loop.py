@@ -201,7 +201,8 @@ class Daemon:
 
     def _plan_run(self, store: Store, run: RunName, now: float, wall: datetime) -> RunPlan:
         growing = self._is_growing(run, now)
-        view = self.lookout.view(run, growing=growing, models=tuple(store.models.values()) or ("",))
+        view = self.lookout.view(run, growing=growing, models=tuple(store.models) or ("",))
+        view = replace(view, networks=store.models)
         if view.readable and store.recipe is not None and any(wish.sheet.needs_recipe for wish in self.wishes):
             sheet = self.surveys.answer(store.recipe, Run(*run, self.ledger.run_attributes(run)))
             if sheet is None:
@@ -249,6 +250,7 @@ class Daemon:
             recipe=None if store.recipe is None else str(store.recipe),
             recipe_sheet=sheet,
             passes=self.settings.passes,
+            models=store.models,
             device=self.settings.daemon.device,
         )
 

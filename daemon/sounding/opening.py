@@ -14,7 +14,7 @@ import torch
 from sounding.contents import contents_of
 from sounding.formats import format_of
 from sounding.formats.proof import ImpossibleError, UnfinishedError
-from sounding.records import Pieces, SoundingError, Stored, TensorRef
+from sounding.records import Pieces, Product, SoundingError, Stored, TensorRef
 
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if os.uname().sysname == "Linux" else 0)
 _SpanKey = tuple[str, int, int]
@@ -63,10 +63,13 @@ class Opened:
     def tensor(self, ref: Stored) -> torch.Tensor:
         """The tensor on the CPU; writing to it changes a private copy of the touched pages, never the file.
 
-        Tensors that shared a storage when saved share it here. One in pieces is put together, in memory of its own.
+        Tensors that shared a storage when saved share it here. One in pieces, or a product, is put
+        together in memory of its own.
         """
         if isinstance(ref, Pieces):
             return self._put_together(ref)
+        if isinstance(ref, Product):
+            return self._multiply(ref)
         dtype: torch.dtype = getattr(torch, ref.dtype)
         if math.prod(ref.shape) == 0:
             return torch.empty_strided(ref.shape, ref.stride, dtype=dtype)
@@ -91,6 +94,12 @@ class Opened:
             place = tuple(slice(start, start + size) for start, size in zip(piece.start, piece.ref.shape, strict=True))
             tensor[place] = self.tensor(piece.ref)
         return tensor.view(whole.shape)
+
+    def _multiply(self, product: Product) -> torch.Tensor:
+        dtype: torch.dtype = getattr(torch, product.dtype)
+        exact = torch.float64 if dtype == torch.float64 else torch.float32  # half precision would lose the sums
+        change = self.tensor(product.left).to(exact) @ self.tensor(product.right).to(exact) * product.scale
+        return (change.T.contiguous() if product.turned else change).to(dtype)
 
     def _storage(self, ref: TensorRef, item: int) -> torch.UntypedStorage:
         key = (ref.file, ref.storage_start, ref.storage_bytes)

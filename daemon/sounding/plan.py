@@ -7,7 +7,7 @@ each key. Nothing is queued: a plan is made anew whenever either side changes, a
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sounding.records import (
@@ -49,6 +49,9 @@ class RunView:
     growing: bool = True  # newer checkpoints are still expected
     recipe: RecipeSheet | None = None  # None while there is none, or none known yet
     models: tuple[str, ...] = ("",)
+    networks: Mapping[str, str] = field(
+        default_factory=dict
+    )  # key in the checkpoint, by the name of a model
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +103,16 @@ def checkpoint_identity(store: str, run: str, step: int, fingerprint: str) -> st
     return _digest([store, run, step, fingerprint])
 
 
-def basis(sheet: PluginSheet, recipe: RecipeSheet | None, passes: Mapping[str, Mapping[str, object]]) -> str:
-    """Digest of everything but the plugin itself that its numbers rest on."""
+def basis(
+    sheet: PluginSheet, recipe: RecipeSheet | None, passes: Mapping[str, Mapping[str, object]], network: str = ""
+) -> str:
+    """Digest of everything but the plugin itself that its numbers rest on; `network` is a key in the checkpoint."""
     ground: list[object] = [[used.name, used.version, used.options_hash] for used in sheet.passes]
     ground.append({used.name: passes[used.name] for used in sheet.passes if used.name in passes})
     if sheet.needs_recipe and recipe is not None:
         ground.append([recipe.version, dict(sorted(recipe.probe_hashes.items()))])
+    if network:
+        ground.append({"network": network})
     return _digest(ground)
 
 
@@ -125,11 +132,11 @@ def wanted(
             continue
         if sheet.needs_recipe and (view.recipe is None or view.recipe.error):
             continue
-        ground = basis(sheet, view.recipe, passes)
+        grounds = {model: basis(sheet, view.recipe, passes, view.networks.get(model, "")) for model in view.models}
         for checkpoint in view.readable:
             if not wish.schedule.wants(checkpoint.step, first, None if view.growing else last):
                 continue
-            for model in view.models:
+            for model, ground in grounds.items():
                 yield from _on(view, sheet, ground, checkpoint, model, outcomes)
 
 

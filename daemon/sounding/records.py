@@ -111,7 +111,19 @@ class Pieces:
     pieces: tuple[Piece, ...]
 
 
-Stored: TypeAlias = TensorRef | Pieces  # a tensor in a checkpoint, however it was written
+@dataclass(frozen=True, slots=True)
+class Product:
+    """The matrix `scale · left · right` (transposed where `turned`), of which a checkpoint keeps only the factors."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    left: TensorRef
+    right: TensorRef
+    scale: float
+    turned: bool = False
+
+
+Stored: TypeAlias = TensorRef | Pieces | Product  # a tensor in a checkpoint, however it was written
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +342,7 @@ class Subject:
     run: str
     step: int
     checkpoint_id: str
-    model: str = ""
+    model: str = ""  # the operator's name for one of several networks; "" where there is only the default one
     other_run: str | None = None
     other_step: int | None = None
     other_checkpoint_id: str | None = None
@@ -375,6 +387,7 @@ class Job:
     recipe: str | None = None  # absolute path
     recipe_sheet: RecipeSheet | None = None  # what the plan was made with; the worker refuses to measure with another
     passes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # settings by pass name
+    models: Mapping[str, str] = field(default_factory=dict)  # key of a network in the checkpoint, by the model's name
     device: str = "cpu"
 
 

@@ -1,6 +1,7 @@
 """`check` says what is wrong and what to write; weights-only plugins run whatever the recipe is like."""
 
 import pytest
+import torch
 from end_to_end.lab import CONFIG, HERE, Lab
 
 from sounding.check import Problem, check
@@ -91,3 +92,21 @@ def test_results_inside_a_store_are_refused(lab):
     lab.config.write_text('[results]\npath = "runs/results"\n' + CONFIG)
     with pytest.raises(SoundingError, match="nothing is ever"):
         load_config(lab.config)
+
+
+def test_networks_of_a_checkpoint_are_told_apart_and_asked_for(tmp_path):
+    both = Lab.at(tmp_path, CONFIG.replace('recipe = "recipe.py"', ""))
+    (both.path / "runs" / "a").mkdir()
+    raw = {"w": torch.full((2, 2), 3.0)}
+    torch.save({"model": raw, "ema": {"shadow": {"w": torch.ones(2, 2)}}}, both.path / "runs" / "a" / "ckpt_1.pt")
+    asked = [problem for problem in check(load_config(both.config)) if "several networks" in problem.what]
+    assert [problem.severity for problem in asked] == ["warning"]
+    assert 'ema = "ema.shadow"; model = "model"' in asked[0].advice
+    models = '\n[stores.models]\nraw = "model"\naveraged = "ema.shadow"\nlost = "teacher"\n'
+    both.config.write_text(both.config.read_text().replace("\n[daemon]", f"{models}\n[daemon]"))
+    (wrong,) = [problem for problem in check(load_config(both.config)) if problem.severity == "error"]
+    assert (wrong.where, wrong.what) == ("store runs: models.lost", "no checkpoint holds a network 'teacher'")
+    both.config.write_text(both.config.read_text().replace('lost = "teacher"\n', ""))
+    watch(load_config(both.config), once=True)
+    found = both.sql("SELECT model, value FROM readings WHERE metric = 'frobenius' ORDER BY model")
+    assert found == [("averaged", 2.0), ("raw", 6.0)]

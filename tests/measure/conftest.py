@@ -54,6 +54,7 @@ def job_of():
         network: str = "",
         passes: Any = None,
         attributes: Any = None,
+        models: Any = None,
     ) -> Job:
         tasks = []
         for each in plugins:
@@ -74,6 +75,7 @@ def job_of():
             None if recipe is None else str(recipe),
             sheet,
             passes or {},
+            models or {},
         )
 
     return make

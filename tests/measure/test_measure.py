@@ -204,6 +204,19 @@ def test_networks_by_name(
     assert "ema" in third.reason
 
 
+def test_networks_by_the_operators_names_for_them(
+    save: Callable[..., Checkpoint], job_of: Callable[..., Job], with_plugins: Callable[..., Loaded]
+):
+    checkpoint = save({"model": {"w": torch.full((2,), 1.0)}, "ema": {"decay": 0.9, "shadow": {"w": torch.ones(2)}}})
+    each = simple(fine)
+    models = {"averaged": "ema.shadow"}
+    (named,) = measure(job_of(checkpoint, each, network="averaged", models=models), with_plugins(each))
+    (other,) = measure(job_of(checkpoint, each, network="ema.shadow", models={"ema.shadow": "no"}), with_plugins(each))
+    assert named.findings[0].value == 2.0
+    assert named.task.subject.model == "averaged"
+    assert "no network 'no'" in other.reason
+
+
 def test_a_pair_sees_its_own_passes_of_the_other(
     save: Callable[..., Checkpoint], job_of: Callable[..., Job], with_plugins: Callable[..., Loaded]
 ):
