@@ -162,19 +162,6 @@ def test_the_optimizer_that_accelerate_saves_is_found(trainer_directory: _Write)
     assert _prove(directory).state is State.PENDING
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("adapter_model.safetensors", "adapter"),
-    ],
-)
-def test_layouts_that_are_not_read_say_so(tmp_path: Path, name: str, words: str):
-    (tmp_path / name).write_bytes(b"x")
-    proof = _prove(tmp_path)
-    assert proof.state is State.BROKEN
-    assert words in proof.reason
-
-
 def test_the_fingerprint_is_of_weights_and_step(trainer_directory: _Write):
     directory = trainer_directory(30, 2)
     copy = directory.parent / "copy" / "checkpoint-30"

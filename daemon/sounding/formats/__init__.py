@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from sounding.formats import (
+    adapter_directory,
     deepspeed,
     distributed,
     legacy,
@@ -18,6 +19,7 @@ FORMATS: tuple[Format, ...] = (
     distributed.FORMAT,
     deepspeed.FORMAT,
     trainer_directory.FORMAT,
+    adapter_directory.FORMAT,
     weights_directory.FORMAT,
     safetensors.FORMAT,
     legacy.FORMAT,

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from sounding.formats import torch_zip, weights_directory
+from sounding.formats import adapter_directory, torch_zip, weights_directory
 from sounding.formats.json_file import read_json
 from sounding.formats.proof import Format, ImpossibleError, UnfinishedError
 from sounding.formats.sampling import Digest
@@ -20,7 +20,7 @@ def _claims(path: Path) -> bool:
 
 def check(path: Path) -> str:
     """Prove weights, optimizer and scheduler whole, and the trainer's state of the same step."""
-    said = weights_directory.check(path)
+    said = _weights(path).check(path)
     if not (path / _STATE).exists():
         raise UnfinishedError(f"{said}, but no {_STATE} yet, which the Trainer writes after the weights")
     step = _global_step(path)
@@ -32,7 +32,7 @@ def check(path: Path) -> str:
 def fingerprint(path: Path) -> str:
     """Digest of the weight files and the step."""
     digest = Digest()
-    digest.add(weights_directory.fingerprint(path))
+    digest.add(_weights(path).fingerprint(path))
     digest.add(_global_step(path))
     return digest.hex()
 
@@ -40,10 +40,20 @@ def fingerprint(path: Path) -> str:
 def read(path: Path) -> dict[str, object]:
     """The network under "model" beside "optimizer", "scheduler", "trainer_state", "config" and "training_args"."""
     check(path)
-    tree = weights_directory.read(path)
+    tree = _tree(path)
     arguments = path / _ARGUMENTS
     if arguments.exists() and torch_zip.FORMAT.prove(arguments).state is State.COMPLETE:
         tree["training_args"] = torch_zip.read(arguments)
+    return tree
+
+
+def _weights(path: Path) -> Format:
+    return adapter_directory.FORMAT if adapter_directory.FORMAT.claims(path) else weights_directory.FORMAT
+
+
+def _tree(path: Path) -> dict[str, object]:
+    tree = _weights(path).read(path)
+    assert isinstance(tree, dict)
     return tree
 
 

@@ -23,9 +23,6 @@ _STATES = {
     "scheduler.pt": "scheduler",
 }
 _SHARD = re.compile(r".+-(\d{5})-of-(\d{5})\.(safetensors|bin)")
-_NOT_READ = {  # by a file that gives them away
-    "adapter_model.*": "an adapter without its base model, which is not read yet",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +54,7 @@ def check(path: Path) -> str:
     for tensor, name in weights.promised.items():
         if tensor not in held[Path(name).name]:
             raise UnfinishedError(f"the index promises tensor {tensor[:80]} in {name}, which does not hold it (yet)")
-    for name in _beside(path).values():
-        torch_zip.read_named(path / name)
+    states_beside(path)
     return f"{whole} weight file{'s' if whole != 1 else ''}, whole"
 
 
@@ -81,14 +77,12 @@ def read(path: Path) -> dict[str, object]:
     for key in ("config", "trainer_state"):
         if (path / f"{key}.json").is_file():
             tree[key] = read_json(path / f"{key}.json")
-    for key, name in _beside(path).items():
-        tree[key] = torch_zip.read(path / name)
-    return tree
+    return tree | states_beside(path)
 
 
-def _beside(path: Path) -> dict[str, str]:
-    """The files of optimizer and scheduler that the directory has."""
-    return {key: name for name, key in _STATES.items() if (path / name).exists()}
+def states_beside(path: Path) -> dict[str, object]:
+    """What the files of optimizer and scheduler hold that the directory has; both are proven whole."""
+    return {key: torch_zip.read_named(path / name) for name, key in _STATES.items() if (path / name).exists()}
 
 
 def find_weights(directory: Path) -> Weights:
@@ -103,9 +97,6 @@ def find_weights(directory: Path) -> Weights:
     singles = [name for name in _SINGLES if name in names]
     if singles:
         return Weights((contained(directory, singles[0]),))
-    for pattern, what in _NOT_READ.items():
-        if _matching(names, pattern):
-            raise ImpossibleError(f"{directory.name} is {what}")
     return _unindexed(directory, names)
 
 
