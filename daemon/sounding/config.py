@@ -191,15 +191,6 @@ def _refuse_results_inside(results: Path, stores: Iterable[Store]) -> None:
             )
 
 
-def _keep_out(results: Path, stores: tuple[Store, ...]) -> None:
-    for store in stores:
-        if results == store.path or store.path in results.parents:
-            raise SoundingError(
-                f"results.path: {results} lies inside store {store.name!r} ({store.path}), where nothing is ever "
-                f'written; name a directory outside it, for example path = "{DEFAULT_RESULTS}" beside the store.'
-            )
-
-
 def _explain(path: Path, error: ValidationError) -> str:
     lines = []
     for problem in error.errors():

@@ -49,6 +49,7 @@ class Surveyed:
 
     survey: Survey
     sheet: RecipeSheet
+    died: bool = False  # the worker died over it
 
 
 @dataclass
@@ -124,7 +125,7 @@ class Crew:
                 continue
             work, _ = self.busy.pop(child.name)
             if isinstance(work, Survey):
-                yield Surveyed(work, _sheet(ended))
+                yield Surveyed(work, _sheet(ended), isinstance(ended, Death))
             elif isinstance(work, Job):
                 yield self._finish(work, ended)
             elif isinstance(ended, Death) or ended.error:

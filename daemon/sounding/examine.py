@@ -7,7 +7,7 @@ from sounding.attributes import find_attributes
 from sounding.contents import contents_of
 from sounding.formats import format_of
 from sounding.formats.proof import Format, ImpossibleError, Proof, UnfinishedError
-from sounding.progress import with_path_step
+from sounding.progress import with_path
 from sounding.records import Examination, Progress, Sighting, Stamp, State, Verdict
 from sounding.stamps import stamp_of
 
@@ -49,7 +49,7 @@ def _inside(sighting: Sighting, kind: Format, proof: Proof, sources: Sequence[st
     contents = contents_of(tree, own_names=kind.own_names)
     if not contents.networks:
         return _verdict(State.BROKEN, "no tensors of a network inside", kind.name)
-    progress = with_path_step(contents.progress, sighting.step)
+    progress = with_path(contents.progress, sighting.step, sighting.parts)
     if progress.step is None:
         return _verdict(State.BROKEN, "no step in the path and none inside; name it in the pattern", kind.name)
     attributes, problems = find_attributes(sighting, sources, root, tree)

@@ -5,107 +5,96 @@ says when results and stores are looked at again.
 """
 
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
-from sounding.config import Settings, Store
-from sounding.crew import Crew, Finished, Survey, Surveyed
+from sounding.config import Settings
+from sounding.crew import Crew, Surveyed
+from sounding.foreman import Foreman
 from sounding.journal import Journal
-from sounding.ledger import Ledger, RunName
+from sounding.ledger import Ledger
 from sounding.lookout import Lookout
-from sounding.pick import Choice, RunPlan, choose, suspects
-from sounding.plan import Wish, owed, wanted
-from sounding.plugin import Run
-from sounding.policy import patience
-from sounding.records import Catalogue, Ending, Job, Key
+from sounding.records import Catalogue
 from sounding.requests import read_requests
 from sounding.results import ResultsDirectory
-from sounding.surveys import Surveys
 from sounding.watch import Bell, Watch
 
 _EXAMINE_BUDGET = 0.25  # seconds of a turn
 _REST = 3.0  # rest after a look, as a multiple of what the look took
+_BUSY_PAUSE = 0.05  # seconds between turns while workers are busy, whose memory and deadlines are to be kept
 _DISK_PAUSE = 5.0  # seconds after the results could not be written
 _TIDY_SECONDS = 10.0
 
 
 @dataclass
 class Daemon:
-    """Everything one daemon holds; made by `running`."""
+    """Everything one daemon holds; made by `service.running`."""
 
     settings: Settings
     results: ResultsDirectory
     ledger: Ledger
     journal: Journal
     lookout: Lookout
+    foreman: Foreman
     crew: Crew
     catalogue: Catalogue
-    wishes: tuple[Wish, ...]
     bell: Bell
     watch: Watch
-    once: bool = False
-    surveys: Surveys = field(default_factory=Surveys)
-    plans: dict[RunName, RunPlan] = field(default_factory=dict)
-    message: str = ""
     busy_at: float = 0.0  # monotonic time of the last turn in which anything happened
-    _stale: set[RunName] = field(default_factory=set)  # runs to be planned again
-    _unsurveyed: set[RunName] = field(default_factory=set)  # runs whose recipe must be asked first
-    _alone: set[Key] = field(default_factory=set)  # keys that a worker died under, to be run alone
-    _resting: set[RunName] = field(default_factory=set)
-    _changed_at: dict[RunName, float] = field(default_factory=dict)
+    _troubles: dict[str, str] = field(default_factory=dict)  # what a person should know now, by where it came from
     _touched: set[str] = field(default_factory=set)  # directories that events named
     _next_look: float = 0.0
     _rested: float = 0.0  # no look before: a busy store must not make the daemon busy
     _next_full: float = 0.0
-    _next_retry: float = 0.0
     _next_tidy: float = 0.0
+    _paused_until: float = 0.0
+    _taken: set[Path] = field(default_factory=set)  # requests that were carried out but could not be deleted
     _folder: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "folding"))
     _folding: Future[str | None] | None = None  # a large fold takes seconds, which no job should wait for
-    _paused_until: float = 0.0
 
     def tick(self, now: float, wall: datetime) -> None:
-        """One turn; `now` is monotonic seconds, `wall` is UTC."""
+        """One turn; `now` is monotonic seconds, `wall` is UTC.
+
+        While the results cannot be written, nothing is begun: everything unfinished stays owed.
+        """
         try:
-            self._take_requests(wall)
             self._look(now, wall)
             self._take_results(now, wall)
-            if now >= self._paused_until:
-                self._plan(now, wall)
-                self._dispatch(now)
-                self._tidy(now, wall)
-        except OSError as error:
-            # A full disk or a lost mount: nothing was published, so everything unfinished is still owed.
-            self.message = f"{self.results.path}: {error.strerror or error}; trying again"
+            if now < self._paused_until:
+                return
+            self._take_requests(wall)
+            self.foreman.replan(now, wall)
+            self._dispatch(now)
+            self._tidy(now, wall)
+        except OSError as error:  # a full disk, or a lost mount
+            self._troubles["results"] = f"{self.results.path}: {error.strerror or error}; trying again"
             self._paused_until = now + _DISK_PAUSE
+        else:
+            self._troubles.pop("results", None)
 
     @property
-    def owed_tasks(self) -> int:
-        """Tasks that are due, those under way included."""
-        return sum(len(owed.tasks) for plan in self.plans.values() for owed in plan.owed.values())
-
-    @property
-    def waiting_tasks(self) -> int:
-        """Tasks that wait for the delay before their next attempt."""
-        return sum(owed.waiting for plan in self.plans.values() for owed in plan.owed.values())
+    def message(self) -> str:
+        """What a person should know now; empty when all is well."""
+        return "; ".join(self._troubles.values())
 
     def is_idle(self, now: float) -> bool:
         """Whether nothing is under way, due, or about to become complete by waiting alone."""
-        return not (
-            self.crew.working
-            or self._stale
-            or self._unsurveyed
-            or self.owed_tasks
-            or self.lookout.unexamined
-            or self.lookout.may_change_by_waiting(now)
+        return (
+            self.foreman.is_content
+            and not self.crew.working
+            and not self.lookout.unexamined
+            and not self.lookout.may_change_by_waiting(now)
         )
 
     def pause(self, now: float) -> float:
         """Seconds until a turn is due again if nothing rings before."""
         if self.crew.busy:
-            return 0.05
-        if self.lookout.unexamined or self._stale:
+            return _BUSY_PAUSE
+        if now < self._paused_until:
+            return self._paused_until - now
+        if self.lookout.unexamined or self.foreman.has_stale_plans:
             return 0.0
         wake = self._rested if self._touched else self._next_look
         return max(0.0, min(wake - now, self.settings.daemon.scan_seconds))
@@ -113,15 +102,6 @@ class Daemon:
     def close(self) -> None:
         """Wait for a folding under way."""
         self._folder.shutdown()
-
-    def _take_requests(self, wall: datetime) -> None:
-        for path, request in read_requests(self.results.path):
-            if isinstance(request, str):
-                self.message = request
-            else:
-                self.journal.write_redo(request, wall)
-                self._refresh()
-            path.unlink()
 
     def _look(self, now: float, wall: datetime) -> None:
         self._touched |= self.bell.answer()
@@ -132,127 +112,61 @@ class Daemon:
         if full:
             self._next_full = now + self.settings.daemon.full_scan_seconds
         for store in self.settings.stores if self.settings.daemon.events else ():
-            self.message = self.watch.add(store.path) or self.message
+            self._tell(f"events of {store.name}", self.watch.add(store.path))
         start = time.monotonic()
         touched, self._touched = frozenset(self._touched), set()
         news, changed = self.lookout.look(now, wall, full=full, touched=touched, budget=_EXAMINE_BUDGET)
         self._next_look = now + self.settings.daemon.scan_seconds
         if not self.lookout.unexamined:
             self._rested = now + _REST * (time.monotonic() - start)
-        if news:
+        self.foreman.notice_sightings(changed, now)
+        if changed:
+            self.busy_at = now
+        if news and now >= self._paused_until:  # what is not written down stays news
             self.journal.write_sightings(news, wall)
             self._refresh()
-        for run in changed:
-            self._changed_at[run] = now
-            self.busy_at = now
-        self._stale |= changed
 
     def _take_results(self, now: float, wall: datetime) -> None:
         for ended in self.crew.poll(now):
             self.busy_at = now
-            if isinstance(ended, Surveyed):
-                self._take_survey(ended, wall)
+            if not isinstance(ended, Surveyed):
+                self._refresh()
+                self.foreman.take_finished(ended)
+                continue
+            run = self.foreman.take_survey(ended, now)
+            try:
+                self.journal.write_attributes(run, ended.sheet.attributes, wall)
+            except OSError:
+                self.foreman.surveys.doubt(run)  # asked again when the results can be written
+                raise
+            self._refresh()
+
+    def _take_requests(self, wall: datetime) -> None:
+        for path, request in read_requests(self.results.path):
+            if path in self._taken:
+                continue
+            if isinstance(request, str):
+                self._tell("requests", request)
             else:
-                self._take_finished(ended)
-
-    def _take_survey(self, surveyed: Surveyed, wall: datetime) -> None:
-        run = self.surveys.take(surveyed.survey, surveyed.sheet)
-        self.journal.write_attributes(run, surveyed.sheet.attributes, wall)
-        self._refresh()
-        self._stale.add(run)
-
-    def _take_finished(self, finished: Finished) -> None:
-        run = (finished.job.checkpoint.store, finished.job.checkpoint.run)
-        keys = {task.key for task in finished.job.tasks}
-        if finished.suspects:
-            self._alone |= keys
-        else:
-            self._alone -= keys
-        if any(result.ending is Ending.SUPERSEDED for result in finished.results):
-            self.surveys.doubt(run)
-        self._refresh()
-        self._stale.add(run)
-
-    def _refresh(self) -> None:
-        self._stale |= self.ledger.refresh()
-
-    def _plan(self, now: float, wall: datetime) -> None:
-        if self.waiting_tasks and now >= self._next_retry:
-            self._next_retry = now + 1.0
-            self._stale |= {run for run, plan in self.plans.items() if any(o.waiting for o in plan.owed.values())}
-        self._stale |= {run for run in self.lookout.runs() if run not in self.plans}
-        self._stale |= self._come_to_rest(now)
-        stores = {store.name: store for store in self.settings.stores}
-        for run in self._stale:
-            self.plans[run] = self._plan_run(stores[run[0]], run, now, wall)
-        self._stale.clear()
-
-    def _come_to_rest(self, now: float) -> set[RunName]:
-        """Runs that have just stopped growing, where a schedule waits for the last checkpoint."""
-        if not any(wish.schedule.last or wish.sheet.against == "last" for wish in self.wishes):
-            return set()
-        resting = {run for run in self.plans if not self._is_growing(run, now)}
-        new, self._resting = resting - self._resting, resting
-        return new
-
-    def _is_growing(self, run: RunName, now: float) -> bool:
-        quiet = now - self._changed_at.get(run, now)
-        return not self.once and quiet < self.settings.daemon.idle_seconds
-
-    def _plan_run(self, store: Store, run: RunName, now: float, wall: datetime) -> RunPlan:
-        growing = self._is_growing(run, now)
-        view = self.lookout.view(run, growing=growing, models=tuple(store.models) or ("",))
-        view = replace(view, networks=store.models)
-        if view.readable and store.recipe is not None and any(wish.sheet.needs_recipe for wish in self.wishes):
-            sheet = self.surveys.answer(store.recipe, Run(*run, self.ledger.run_attributes(run)))
-            if sheet is None:
-                self._unsurveyed.add(run)
-                return RunPlan(view.readable, {})
-            view = replace(view, recipe=sheet)
-        wants = wanted(view, self.wishes, self.ledger.outcomes, self.settings.passes)
-        return RunPlan(view.readable, owed(wants, self.ledger.outcomes, patience(self.settings), wall))
+                self.journal.write_redo(request, wall)
+                self._refresh()
+            self._taken.add(path)  # deleting it may fail, and then it must not be carried out again and again
+            path.unlink(missing_ok=True)
+            self._taken.discard(path)
 
     def _dispatch(self, now: float) -> None:
-        stores = {store.name: store for store in self.settings.stores}
         while (child := self.crew.idle()) is not None:
-            survey = self._next_survey(stores)
+            survey = self.foreman.next_survey()
             if survey is not None:
                 self.crew.begin_survey(child, survey, now)
                 continue
             running = frozenset(task.key for job, _ in self.crew.jobs() for task in job.tasks)
-            choice = choose(self.plans.values(), running, suspects(self.ledger.outcomes, self._alone))
+            choice = self.foreman.next_choice(running)
             if choice is None:
                 return
             self.busy_at = now
-            self.crew.begin_job(child, self._job(choice, stores), self.catalogue.plugins, now)
-
-    def _next_survey(self, stores: Mapping[str, Store]) -> Survey | None:
-        while self._unsurveyed:
-            run = self._unsurveyed.pop()
-            recipe = stores[run[0]].recipe
-            assert recipe is not None
-            newest = self.plans[run].readable[-1]
-            survey = self.surveys.ask(recipe, Run(*run, self.ledger.run_attributes(run)), newest)
-            if survey is not None:
-                return survey
-        return None
-
-    def _job(self, choice: Choice, stores: Mapping[str, Store]) -> Job:
-        run = (choice.checkpoint.store, choice.checkpoint.run)
-        store, attributes = stores[run[0]], self.ledger.run_attributes(run)
-        sheet = None if store.recipe is None else self.surveys.answer(store.recipe, Run(*run, attributes))
-        return Job(
-            seq=self.journal.next_seq(),
-            checkpoint=choice.checkpoint,
-            tasks=choice.tasks,
-            others=choice.others,
-            attributes=attributes,
-            recipe=None if store.recipe is None else str(store.recipe),
-            recipe_sheet=sheet,
-            passes=self.settings.passes,
-            models=store.models,
-            device=self.settings.daemon.device,
-        )
+            job = self.foreman.job(choice, self.journal.next_seq())
+            self.crew.begin_job(child, job, self.catalogue.plugins, now)
 
     def _tidy(self, now: float, wall: datetime) -> None:
         if now < self._next_tidy:
@@ -261,8 +175,18 @@ class Daemon:
         if self._folding is not None:
             if not self._folding.done():
                 return
-            folded, self._folding = self._folding.result(), None
+            folding, self._folding = self._folding, None
+            folded = folding.result()
             if folded is not None:
                 self.ledger.folded(folded)
         self.results.delete_replaced(wall)
         self._folding = self._folder.submit(self.results.fold, wall)
+
+    def _refresh(self) -> None:
+        self.foreman.notice(self.ledger.refresh())
+
+    def _tell(self, source: str, trouble: str) -> None:
+        if trouble:
+            self._troubles[source] = trouble
+        else:
+            self._troubles.pop(source, None)

@@ -33,9 +33,12 @@ def find_progress(tree: object, optimizer: object | None) -> Progress:
     )
 
 
-def with_path_step(progress: Progress, step: int | None) -> Progress:
-    """The same progress, ordered by the step of the path where the path has one."""
-    return progress if step is None else replace(progress, step=Fact(step, "path"))
+def with_path(progress: Progress, step: int | None, parts: Mapping[str, int | float | str]) -> Progress:
+    """The same progress, with what the path itself tells in the first place."""
+    told = {name: Fact(parts[name], "path") for name in ("updates", "epoch", "tokens", "examples") if name in parts}
+    if step is not None:
+        told["step"] = Fact(step, "path")
+    return replace(progress, **told)
 
 
 def _places(tree: object) -> Iterator[tuple[str, Mapping[object, object]]]:

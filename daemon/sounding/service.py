@@ -17,6 +17,7 @@ from sounding import catalogue as catalogues
 from sounding.config import Settings, Store
 from sounding.crew import Crew, publish_marks
 from sounding.dispatch import Child, Limits, call_and_wait
+from sounding.foreman import Foreman
 from sounding.journal import Journal
 from sounding.ledger import Ledger
 from sounding.lock import Lock
@@ -78,19 +79,9 @@ def running(settings: Settings, *, once: bool = False, results: ResultsDirectory
         stack.callback(bell.close)
         watch = Watch(bell)
         stack.callback(watch.close)
-        daemon = Daemon(
-            settings,
-            results,
-            ledger,
-            journal,
-            Lookout(settings, ledger, examiner),
-            crew,
-            catalogue,
-            wishes_of(catalogue, settings),
-            bell,
-            watch,
-            once,
-        )
+        lookout = Lookout(settings, ledger, examiner)
+        foreman = Foreman(settings, ledger, lookout, wishes_of(catalogue, settings), once)
+        daemon = Daemon(settings, results, ledger, journal, lookout, foreman, crew, catalogue, bell, watch)
         stack.callback(daemon.close)
         yield daemon
 
@@ -166,7 +157,7 @@ def _may_leave(daemon: Daemon, now: float, once: bool, until_idle: float | None)
         return False
     if once:
         return True
-    return until_idle is not None and not daemon.waiting_tasks and now - daemon.busy_at >= until_idle
+    return until_idle is not None and not daemon.foreman.waiting_tasks and now - daemon.busy_at >= until_idle
 
 
 def _beat(settings: Settings, status: Status, report: Callable[[Status], None]) -> None:

@@ -8,6 +8,8 @@ from sounding.ledger import RunName
 from sounding.plugin import Run
 from sounding.records import Checkpoint, RecipeSheet
 
+_DEATH_HOLDS = 300.0  # seconds
+
 
 @dataclass(frozen=True, slots=True)
 class _Question:
@@ -22,6 +24,7 @@ class Surveys:
 
     _answers: dict[RunName, tuple[_Question, RecipeSheet]] = field(default_factory=dict)
     _asked: dict[RunName, tuple[Survey, _Question]] = field(default_factory=dict)  # the newest question
+    _expiry: dict[RunName, float] = field(default_factory=dict)  # when to ask again after a worker died over it
 
     def answer(self, recipe: Path, run: Run) -> RecipeSheet | None:
         """What the recipe promises for the run; None when it must be asked (again)."""
@@ -38,14 +41,27 @@ class Surveys:
         self._asked[name] = survey, question
         return survey
 
-    def take(self, survey: Survey, sheet: RecipeSheet) -> RunName:
-        """Take in an answer, unless something else has been asked since; the run it is about."""
+    def take(self, survey: Survey, sheet: RecipeSheet, died_at: float | None = None) -> RunName:
+        """Take in an answer, unless something else has been asked since; the run it is about.
+
+        With `died_at`, the answer is that a worker died: it may have been the machine's fault and holds for a while.
+        """
         name = (survey.run.store, survey.run.name)
         asked, question = self._asked.get(name, (None, None))
         if asked is survey and question is not None:
             self._answers[name] = (question, sheet)
             del self._asked[name]
+            if died_at is not None:
+                self._expiry[name] = died_at + _DEATH_HOLDS
         return name
+
+    def expired(self, now: float) -> set[RunName]:
+        """Forget the deaths that are long enough ago; the runs to be asked of again."""
+        names = {name for name, expiry in self._expiry.items() if now >= expiry}
+        for name in names:
+            del self._expiry[name]
+            self.doubt(name)
+        return names
 
     def problems(self) -> tuple[str, ...]:
         """Which runs' recipes cannot be used, and why."""

@@ -27,13 +27,13 @@ def tell(daemon: Daemon, started: datetime, state: str) -> Status:
             Running(job.checkpoint.run, job.checkpoint.step, tuple(t.key.plugin for t in job.tasks), since.isoformat())
             for job, since in daemon.crew.jobs()
         ),
-        owed=daemon.owed_tasks,
-        waiting=daemon.waiting_tasks,
+        owed=daemon.foreman.owed_tasks,
+        waiting=daemon.foreman.waiting_tasks,
         done=endings[Ending.OK],
         skipped=endings[Ending.SKIPPED],
         failed=sum(given_up(outcome, limits) for outcome in daemon.ledger.unsettled.values()),
         refusals=tuple(f"{refusal.name}: {refusal.reason}" for refusal in daemon.catalogue.refusals),
-        recipe_problems=daemon.surveys.problems(),
+        recipe_problems=daemon.foreman.surveys.problems(),
         message=daemon.message,
     )
 
