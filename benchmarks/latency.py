@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sounding.config import load_config
-from sounding.results import ResultsDirectory
-from sounding.service import running
+from sounding.keeping.results import ResultsDirectory
+from sounding.running.service import running
 
 CONFIG = """
 [[stores]]

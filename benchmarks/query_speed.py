@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sounding.folding import copy_sorted
-from sounding.listing import fold_name, in_memory
-from sounding.results import ResultsDirectory, tmp_name, write_rows
-from sounding.rows import Row
-from sounding.schema import COLUMNS
+from sounding.keeping.folding import copy_sorted
+from sounding.keeping.listing import fold_name, in_memory
+from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
+from sounding.keeping.rows import Row
+from sounding.keeping.schema import COLUMNS
 
 RUNS, CHECKPOINTS, PARTS = 200, 100, 125
 PLUGINS = {"weight_norm": "frobenius", "weight_change": "rotation", "loss": "loss", "gradient_norm": "norm"}
@@ -42,8 +42,8 @@ MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 SERIES = "SELECT step, value FROM readings WHERE run = 'run-017' AND metric = 'loss' AND part = 'layer.3' ORDER BY step"
 ALL = "SELECT plugin, metric, part, count(*), avg(value) FROM readings GROUP BY ALL"
 WHOLE = "SELECT step, part, value FROM readings WHERE run = 'run-017' AND metric = 'loss' ORDER BY part, step"
-DOOR = "from sounding.readonly import run_guarded; print(len(run_guarded({path!r}, {sql!r}).rows))"
-COUNT = "from sounding.counting import count_results; print(count_results({path!r}))"
+DOOR = "from sounding.asking.readonly import run_guarded; print(len(run_guarded({path!r}, {sql!r}).rows))"
+COUNT = "from sounding.asking.counting import count_results; print(count_results({path!r}))"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sounding.collecting import Source, collect
-from sounding.discovery import Loaded, assemble, code_digest, describe, describe_loaded, load
+from sounding.measuring.collecting import Source, collect
+from sounding.measuring.discovery import Loaded, assemble, code_digest, describe, describe_loaded, load
 
 HEAD = """
 from collections.abc import Iterator
@@ -276,7 +276,7 @@ def test_an_import_that_kills_the_process_is_named_and_can_be_avoided(
     (tmp_path / name / "deadly.py").write_text("import os; os._exit(9)")
     diary = tmp_path / "diary"
     code = (
-        "import sys\nfrom sounding.collecting import Source, collect\n"
+        "import sys\nfrom sounding.measuring.collecting import Source, collect\n"
         f"found, refused = collect([Source('theirs', {name!r})], sys.argv[1:], {str(diary)!r})\n"
         "print([each.item.name for each in found], [each.name for each in refused], refused[0].reason)"
     )

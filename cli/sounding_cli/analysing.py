@@ -28,7 +28,7 @@ def analyse(
     as_json: Json = False,
 ) -> None:
     """Measure one checkpoint now, without a daemon or a configuration; nothing is kept."""
-    from sounding.analyse import analyse as measure
+    from sounding.asking.analyse import analyse as measure
 
     options = _options(option or [])
     if not path.exists():

@@ -12,7 +12,7 @@ Row: TypeAlias = dict[str, object]
 
 def ask(results: Path, sql: str, values: Sequence[object] = ()) -> list[Row]:
     """The rows of a query over the views of this moment."""
-    from sounding.query import connect, named_in, retried
+    from sounding.asking.query import connect, named_in, retried
 
     def read() -> list[Row]:
         with connect(results, named_in(sql)) as connection:

@@ -19,8 +19,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite a configuration that is there.")] = False,
 ) -> None:
     """Look at a directory of checkpoints and write a commented sounding.toml here."""
+    from sounding.asking.propose import document, propose
     from sounding.locate import CONFIG_NAME
-    from sounding.propose import document, propose
 
     target = (place_of(ctx).named or Path(CONFIG_NAME)).absolute()
     if target.exists() and not force:
@@ -43,7 +43,7 @@ def init(
 
 def check(ctx: typer.Context, as_json: Json = False) -> None:
     """Try out the configuration, the plugins and the recipe; say what is wrong and what to write."""
-    from sounding.check import check as examine
+    from sounding.asking.check import check as examine
 
     problems = examine(place_of(ctx).settings())
     errors = sum(problem.severity == "error" for problem in problems)

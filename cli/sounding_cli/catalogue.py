@@ -62,7 +62,7 @@ def metrics(ctx: typer.Context, as_json: Json = False) -> None:
 
 
 def _catalogue(place: Place) -> Catalogue:
-    from sounding.catalogue import catalogue
+    from sounding.running.catalogue import catalogue
 
     return catalogue(place.settings_if_any())
 

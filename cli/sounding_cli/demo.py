@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from sounding.records import SoundingError
-from sounding.status import Status
+from sounding.running.status import Status
 from sounding_cli.heartbeat import work_text
 from sounding_cli.readings import Wanted, readings
 from sounding_cli.screen import console, say
@@ -109,7 +109,7 @@ def _end(job: subprocess.Popen[bytes]) -> None:
 def _watch(home: Path, job: subprocess.Popen[bytes]) -> Status:
     """Measure until training has ended and nothing is owed. Raises KeyboardInterrupt when told to stop before."""
     from sounding.config import load_config
-    from sounding.service import watch
+    from sounding.running.service import watch
 
     ended_at: list[float] = []
 

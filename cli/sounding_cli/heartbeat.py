@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sounding.lock import holder
-from sounding.status import Status, age_seconds, read_status
+from sounding.running.lock import holder
+from sounding.running.status import Status, age_seconds, read_status
 from sounding_cli.figures import duration_text, size_text
 from sounding_cli.screen import Column, table_of
 

@@ -29,7 +29,7 @@ def query(
 
     Views: checkpoints, runs, readings, readings_all, curves, outcomes, attributes, settings.
     """
-    from sounding.readonly import run_guarded
+    from sounding.asking.readonly import run_guarded
 
     chosen: Format = "json" if as_json else form
     if chosen == "parquet" and output is None:

@@ -48,7 +48,7 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Say what is believed of a checkpoint, and why each plugin has or has not measured it."""
-    from sounding.why import why as explain
+    from sounding.asking.why import why as explain
 
     explanations = explain(place_of(ctx).settings(), checkpoint)
     if as_json:
@@ -74,7 +74,7 @@ def redo(
     ] = None,
 ) -> None:
     """Ask the daemon to measure again whatever matches all that is given."""
-    from sounding.requests import request_redo
+    from sounding.keeping.requests import request_redo
 
     if plugin is None and run is None and step is None and checkpoint is None:
         raise typer.BadParameter("name what to measure again, with --plugin, --run, --step or --checkpoint")

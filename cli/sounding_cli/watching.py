@@ -14,14 +14,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sounding.status import Status
+from sounding.running.status import Status
 from sounding_cli.ask import Row
 from sounding_cli.heartbeat import running_texts, work_text
 from sounding_cli.place import place_of
 from sounding_cli.screen import Column, Json, console, print_json, print_rows, say
 
 if TYPE_CHECKING:
-    from sounding.lookout import Seen
+    from sounding.seeing.lookout import Seen
 
 _SEEN = (
     Column("run", style="bold"),
@@ -44,7 +44,7 @@ def watch(
     ] = None,
 ) -> None:
     """Watch the stores and measure every checkpoint, until Ctrl-C."""
-    from sounding.service import watch as run
+    from sounding.running.service import watch as run
 
     if once and until_idle is not None:
         raise typer.BadParameter(
@@ -62,7 +62,7 @@ def watch(
 
 def scan(ctx: typer.Context, as_json: Json = False) -> None:
     """Look at the stores once and show what would be measured; nothing is written."""
-    from sounding.service import look
+    from sounding.running.service import look
 
     settings = place_of(ctx).settings()
     roots = {store.name: store.path for store in settings.stores}

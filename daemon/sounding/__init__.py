@@ -7,7 +7,7 @@ from sounding.plugin import Accumulator, Metric, Run, Unavailable, accumulator, 
 from sounding.records import Checkpoint, Curve, Finding, Reading, Skip, SoundingError
 
 if TYPE_CHECKING:
-    from sounding.notebook import Soundings
+    from sounding.asking.notebook import Soundings
 
 __all__ = [
     "Accumulator",
@@ -33,6 +33,6 @@ def open(results: "str | Path") -> "Soundings":
 
     Raises SoundingError when there is no such directory.
     """
-    from sounding.notebook import open_results  # DuckDB is for those who query, not for every `import sounding`
+    from sounding.asking.notebook import open_results  # DuckDB is for those who query, not for every `import sounding`
 
     return open_results(results)

@@ -11,10 +11,10 @@ from types import TracebackType
 
 import torch
 
-from sounding.contents import contents_of
 from sounding.formats import format_of
 from sounding.formats.proof import ImpossibleError, UnfinishedError
 from sounding.records import Pieces, Product, SoundingError, Stored, TensorRef
+from sounding.seeing.contents import contents_of
 
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if os.uname().sysname == "Linux" else 0)
 _SpanKey = tuple[str, int, int]

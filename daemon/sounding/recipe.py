@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from sounding.collecting import describe_error
+from sounding.blame import describe_error
 from sounding.losses import Losses, checked_losses, default_loss
 from sounding.plugin import Run
 from sounding.probe import Probe

@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from sounding.bench import Bench
-from sounding.collecting import AnyPass, AnyPlugin, Found
 from sounding.digest import digest_of
-from sounding.discovery import Loaded, assemble, load
-from sounding.leaks import given_tensors
-from sounding.measure import Damage, measured
+from sounding.measuring.bench import Bench
+from sounding.measuring.collecting import AnyPass, AnyPlugin, Found
+from sounding.measuring.discovery import Loaded, assemble, load
+from sounding.measuring.leaks import given_tensors
+from sounding.measuring.measure import Damage, measured
+from sounding.measuring.supply import PassFailure
 from sounding.probe import Probe
 from sounding.recipe import Recipe
 from sounding.records import Checkpoint, Ending, Finding, Job, Key, SoundingError, Subject, Task, TaskResult
 from sounding.stamps import stamp_of
-from sounding.supply import PassFailure
 
 if TYPE_CHECKING:
     from sounding.testing import Trial

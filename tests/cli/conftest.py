@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from cli.lab import CONFIG, LOSS, LOSSES, MOMENT, NORM, STEPS, Lab
 
+from sounding.keeping.rows import setting_row
 from sounding.records import Reading, State
-from sounding.rows import setting_row
 
 
 @pytest.fixture

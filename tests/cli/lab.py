@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
+from sounding.keeping.rows import attribute_row, result_rows, verdict_row
 from sounding.records import (
     Attribute,
     Checkpoint,
@@ -30,8 +32,6 @@ from sounding.records import (
     TaskResult,
     Verdict,
 )
-from sounding.results import ResultsDirectory, tmp_name, write_rows
-from sounding.rows import attribute_row, result_rows, verdict_row
 
 MOMENT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 STEPS = (0, 100, 200, 300)

@@ -65,7 +65,7 @@ def test_check_exits_1_only_on_errors_and_prints_advice(
     empty_lab: Lab, monkeypatch: pytest.MonkeyPatch, severity: str, code: int
 ) -> None:
     found = [Problem("recipe.py", "defines no `probe`", "write def probe(run): …", severity)]
-    monkeypatch.setattr("sounding.check.check", lambda settings: found)
+    monkeypatch.setattr("sounding.asking.check.check", lambda settings: found)
     text = empty_lab.run("check", code=code)
     assert "recipe.py  defines no `probe`" in text
     assert "write def probe(run): …" in text

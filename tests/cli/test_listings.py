@@ -52,7 +52,7 @@ def catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Catalogue(
         {"loss": LOSS, "weight_norm": NORM}, (Refusal("broken", "lab: broken.py", "no module named jax"),)
     )
-    monkeypatch.setattr("sounding.catalogue.catalogue", lambda settings=None: found)
+    monkeypatch.setattr("sounding.running.catalogue.catalogue", lambda settings=None: found)
 
 
 @pytest.mark.usefixtures("catalogue")

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cli.lab import Lab
 
-from sounding.lock import Lock
-from sounding.status import Running, Status, StoreStatus, write_status
+from sounding.running.lock import Lock
+from sounding.running.status import Running, Status, StoreStatus, write_status
 
 
 def busy(state: str = "measuring") -> Status:

@@ -14,7 +14,7 @@ import torch
 from cli.lab import CONFIG, Lab
 from rich.console import Console
 
-from sounding.status import Running, Status, StoreStatus
+from sounding.running.status import Running, Status, StoreStatus
 from sounding_cli.watching import display, line_reporter
 
 MOMENT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

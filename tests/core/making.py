@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sounding.config import Settings, load_config
-from sounding.plan import Patience, RunView, Wish, checkpoint_identity
+from sounding.deciding.plan import Patience, RunView, Wish, checkpoint_identity
+from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
+from sounding.keeping.rows import Row
 from sounding.records import (
     Checkpoint,
     Ending,
@@ -28,8 +30,6 @@ from sounding.records import (
     TaskResult,
     Verdict,
 )
-from sounding.results import ResultsDirectory, tmp_name, write_rows
-from sounding.rows import Row
 from sounding.schedule import parse_schedule
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)

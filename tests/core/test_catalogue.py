@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from core.making import sheet, uses
 
-from sounding.catalogue import CACHE, catalogue, recall, remember
 from sounding.config import load_config
 from sounding.records import Catalogue, MetricSheet, OptionSheet, Refusal, SoundingError
+from sounding.running.catalogue import CACHE, catalogue, recall, remember
 
 BUNDLED = {"weight_norm", "weight_change", "loss", "gradient_norm"}
 

@@ -10,10 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
-from sounding import dispatch
-from sounding.dispatch import Child, Death, Died, Limits, call_and_wait
 from sounding.records import Ending, SoundingError
-from sounding.worker import Answer, Call
+from sounding.running import dispatch
+from sounding.running.dispatch import Child, Death, Died, Limits, call_and_wait
+from sounding.running.worker import Answer, Call
 
 AMPLE = Limits(deadline_seconds=60.0, memory_bytes=4 << 30)
 DEADLINE = 60.0  # seconds; only a failing test waits so long

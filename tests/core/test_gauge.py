@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sounding.gauge import Gauge, anonymous_bytes
+from sounding.running.gauge import Gauge, anonymous_bytes
 
 MIB = 1 << 20
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from core.making import START, checkpoint, complete, outcome, publish, results_in, sheet, sighting, task_on
 
-from sounding.journal import Journal
-from sounding.ledger import Ledger
-from sounding.lookout import Seen
+from sounding.keeping.ledger import Ledger
+from sounding.keeping.requests import Redo
+from sounding.keeping.results import ResultsDirectory
+from sounding.keeping.rows import outcome_row
 from sounding.records import Attribute, Catalogue, Ending, Examination, State, Verdict
-from sounding.requests import Redo
-from sounding.results import ResultsDirectory
-from sounding.rows import outcome_row
+from sounding.running.journal import Journal
+from sounding.seeing.lookout import Seen
 
 
 class Desk:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from core.making import START, checkpoint, complete, publish, results_in, sheet, sighting, stamp, task_on
 
-from sounding.ledger import Ledger, Setting
+from sounding.keeping.ledger import Ledger, Setting
+from sounding.keeping.results import ResultsDirectory
+from sounding.keeping.rows import Row, attribute_row, outcome_row, setting_row, verdict_row
 from sounding.records import (
     SETTLED,
     Attribute,
@@ -22,8 +24,6 @@ from sounding.records import (
     State,
     Verdict,
 )
-from sounding.results import ResultsDirectory
-from sounding.rows import Row, attribute_row, outcome_row, setting_row, verdict_row
 
 
 def known_to(ledger: Ledger) -> dict[str, object]:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from sounding.lock import LOCK, Lock, holder
 from sounding.records import SoundingError
+from sounding.running.lock import LOCK, Lock, holder
 
 HOLD = """
 import sys
 from pathlib import Path
-from sounding.lock import Lock
+from sounding.running.lock import Lock
 with Lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

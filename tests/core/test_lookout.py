@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 from core.making import CONFIG, START, complete, publish, results_in, settings_in
 
-from sounding import lookout as lookouts
 from sounding.config import Store
-from sounding.journal import Journal
-from sounding.ledger import Ledger
-from sounding.lookout import Lookout, Seen
+from sounding.keeping.ledger import Ledger
+from sounding.keeping.rows import verdict_row
 from sounding.records import Attribute, Examination, Fact, Progress, Sighting, State, Verdict
-from sounding.rows import verdict_row
-from sounding.settle import Observed
+from sounding.running.journal import Journal
+from sounding.seeing import lookout as lookouts
+from sounding.seeing.lookout import Lookout, Seen
+from sounding.seeing.settle import Observed
 
 QUIET_CONFIG = CONFIG + "quiet_seconds = 2.0\n"
 

@@ -8,8 +8,8 @@ from core.making import START, checkpoint, outcome, sheet, task_on
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sounding.pick import Choice, RunPlan, choose, suspects
-from sounding.plan import Owed, coarse_to_fine
+from sounding.deciding.pick import Choice, RunPlan, choose, suspects
+from sounding.deciding.plan import Owed, coarse_to_fine
 from sounding.records import Checkpoint, Ending, Key, Subject, Task
 
 NORM, LOSS, RANK = sheet("norm"), sheet("loss"), sheet("rank")

@@ -11,7 +11,7 @@ from core.making import PATIENCE, START, checkpoint, outcome, pair, sheet, uses,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sounding.plan import Patience, RunView, Wanted, Wish, basis, given_up, owed, wanted
+from sounding.deciding.plan import Patience, RunView, Wanted, Wish, basis, given_up, owed, wanted
 from sounding.records import Checkpoint, Ending, Key, OptionSheet, Outcome, PluginSheet, RecipeSheet, Task
 
 NORM, CHANGE = wish(sheet()), wish(pair())

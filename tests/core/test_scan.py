@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from core.making import settings_in
 
-from sounding import scan as scanning
-from sounding.scan import Scan, Scanner
+from sounding.seeing import scan as scanning
+from sounding.seeing.scan import Scan, Scanner
 from sounding.stamps import stamp_of
 
 STORE = '[[stores]]\npath = "runs"\npattern = {}\n'

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sounding.records import Examination, State, Verdict
-from sounding.settle import (
+from sounding.seeing.settle import (
     Observed,
     examined,
     may_become_complete_by_waiting,

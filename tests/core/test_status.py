@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sounding.records import SoundingError
-from sounding.status import HEARTBEAT, Running, Status, StoreStatus, age_seconds, read_status, write_status
+from sounding.running.status import HEARTBEAT, Running, Status, StoreStatus, age_seconds, read_status, write_status
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 STATUS = Status(

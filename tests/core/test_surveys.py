@@ -8,7 +8,7 @@ from core.making import checkpoint
 
 from sounding.plugin import Run
 from sounding.records import RecipeSheet
-from sounding.surveys import Surveys
+from sounding.running.surveys import Surveys
 
 ONE, TWO = RecipeSheet(1, {"probe": "one"}), RecipeSheet(2, {"probe": "two"})
 NAME = ("runs", "a")

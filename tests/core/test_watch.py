@@ -16,8 +16,8 @@ from watchdog.events import (
     FileSystemEvent,
 )
 
-from sounding import watch as watching
-from sounding.watch import Bell, Watch
+from sounding.seeing import watch as watching
+from sounding.seeing.watch import Bell, Watch
 
 DEADLINE = 20.0  # seconds; only a failing test waits so long
 

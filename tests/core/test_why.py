@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from core.making import CONFIG, START, checkpoint, pair, publish, results_in, settings_in, sheet
 
-from sounding.catalogue import remember
+from sounding.asking.why import Explanation, why
+from sounding.keeping.rows import Row, attribute_row, outcome_row, verdict_row
 from sounding.records import (
     Attribute,
     Catalogue,
@@ -23,10 +24,9 @@ from sounding.records import (
     Subject,
     Verdict,
 )
-from sounding.rows import Row, attribute_row, outcome_row, verdict_row
+from sounding.running.catalogue import remember
+from sounding.running.status import Status, write_status
 from sounding.stamps import stamp_of
-from sounding.status import Status, write_status
-from sounding.why import Explanation, why
 
 RECIPE = "recipe = 'recipe.py'\n"
 
@@ -232,7 +232,7 @@ def test_a_checkpoint_that_must_not_be_read_is_not_called_deleted(past: Past, mo
     def refused(path: Path) -> object:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("sounding.why.stamp_of", refused)
+    monkeypatch.setattr("sounding.asking.why.stamp_of", refused)
     assert past.story(known) == ("gone", "unreadable (Permission denied) before it was measured")
 
 

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sounding.query import connect
+from sounding.asking.query import connect
 
 HERE = Path(__file__).parent
 CONFIG = """

@@ -4,10 +4,10 @@ import pytest
 import torch
 from end_to_end.lab import CONFIG, HERE, Lab
 
-from sounding.check import Problem, check
+from sounding.asking.check import Problem, check
 from sounding.config import load_config
 from sounding.records import SoundingError
-from sounding.service import watch
+from sounding.running.service import watch
 
 GOOD = (HERE / "recipe.py").read_text()
 NAMES = "nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))"

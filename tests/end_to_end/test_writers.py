@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sounding.asking.query import connect
 from sounding.config import load_config
-from sounding.loop import Daemon
-from sounding.query import connect
 from sounding.records import State
-from sounding.service import running
+from sounding.running.loop import Daemon
+from sounding.running.service import running
 
 CONFIG = """
 [[stores]]

@@ -13,8 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from sounding.config import load_config
-from sounding.results import ResultsDirectory
-from sounding.service import watch
+from sounding.keeping.results import ResultsDirectory
+from sounding.running.service import watch
 
 
 def main(config: str, point: str, count: str) -> None:

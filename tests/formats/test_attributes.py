@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sounding.attributes import attribute, find_attributes
 from sounding.formats import torch_zip
 from sounding.records import Attribute, Opaque, Sighting
+from sounding.seeing.attributes import attribute, find_attributes
 
 
 def _find(

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from sounding.contents import Contents, contents_of
 from sounding.formats import format_of, torch_zip
 from sounding.records import Fact, Opaque, TensorRef
+from sounding.seeing.contents import Contents, contents_of
 
 _Saved = Callable[[object], Contents]
 

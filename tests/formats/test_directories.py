@@ -8,12 +8,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from sounding.contents import contents_of
 from sounding.formats import format_of
 from sounding.formats import trainer_directory as trainer
 from sounding.formats import weights_directory as weights
 from sounding.formats.proof import Proof
 from sounding.records import Fact, State
+from sounding.seeing.contents import contents_of
 
 _Write = Callable[..., Path]
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from sounding.contents import contents_of
 from sounding.formats import distributed, format_of
 from sounding.formats.proof import Proof
 from sounding.opening import open_checkpoint
 from sounding.records import Fact, Opaque, Pieces, State, Stored
+from sounding.seeing.contents import contents_of
 
 from formats.conftest import trained  # isort: skip
 

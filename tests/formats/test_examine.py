@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sounding import examine as examining
-from sounding.examine import examine
 from sounding.formats import torch_zip
 from sounding.records import Fact, Sighting, State
+from sounding.seeing import examine as examining
+from sounding.seeing.examine import examine
 from sounding.stamps import stamp_of
 
 
@@ -140,9 +140,9 @@ def test_the_store_is_left_as_it_was(training_file: Path):
 def test_examining_imports_no_torch(training_file: Path):
     script = (
         "import sys\n"
-        "import sounding.attributes, sounding.contents, sounding.formats\n"
+        "import sounding.seeing.attributes, sounding.seeing.contents, sounding.formats\n"
         "from pathlib import Path\n"
-        "from sounding.examine import examine\n"
+        "from sounding.seeing.examine import examine\n"
         "from sounding.records import Sighting\n"
         "from sounding.stamps import stamp_of\n"
         "path = Path(sys.argv[1])\n"

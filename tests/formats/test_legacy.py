@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sounding.contents import contents_of
 from sounding.formats import format_of, legacy, torch_zip
 from sounding.formats.proof import Proof
 from sounding.opening import open_checkpoint
 from sounding.records import Fact, State, TensorRef
+from sounding.seeing.contents import contents_of
 
 from formats.conftest import trained  # isort: skip
 

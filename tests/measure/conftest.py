@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from sounding.collecting import Found
-from sounding.discovery import Loaded, assemble, load
+from sounding.measuring.collecting import Found
+from sounding.measuring.discovery import Loaded, assemble, load
 from sounding.records import Checkpoint, Job, Key, RecipeSheet, Subject, Task
 from sounding.stamps import stamp_of
 

@@ -12,8 +12,8 @@ import torch
 
 from sounding import Checkpoint, Curve, Metric, Reading, Run, Skip, Unavailable, accumulator, plugin, shared_pass
 from sounding.batch import Batch
-from sounding.discovery import Loaded
-from sounding.measure import measure
+from sounding.measuring.discovery import Loaded
+from sounding.measuring.measure import measure
 from sounding.passes import Model, Optimizer, Other, Predictions, Recipe, Weights
 from sounding.recipe import survey
 from sounding.records import Ending, Job, RecipeSheet
@@ -61,7 +61,7 @@ def test_readings_options_and_roots(
 
 
 def test_a_whole_job_with_model_and_data(linear: tuple[Checkpoint, Path], job_of: Callable[..., Job]):
-    from sounding.discovery import load
+    from sounding.measuring.discovery import load
 
     checkpoint, recipe = linear
     loaded = load()
@@ -418,7 +418,7 @@ def test_a_recipe_that_fails_fails_only_those_that_need_it(
 def test_a_traversal_that_fails_is_tried_once(
     linear: tuple[Checkpoint, Path], job_of: Callable[..., Job], recipe_file: Callable[..., Path]
 ):
-    from sounding.discovery import load
+    from sounding.measuring.discovery import load
 
     recipe = recipe_file(
         "import torch\nfrom sounding.recipe import Probe\n"

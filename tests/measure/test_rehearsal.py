@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from sounding.measuring.rehearsal import rehearse
 from sounding.records import Checkpoint, Job
-from sounding.rehearsal import rehearse
 
 HEAD = "import torch\nfrom sounding.recipe import Probe\n"
 NET = "def architecture(c): return torch.nn.Linear(3, 2).double()\n"

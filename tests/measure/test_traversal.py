@@ -10,12 +10,12 @@ from torch import nn
 
 from sounding import SoundingError
 from sounding.batch import Batch
+from sounding.measuring.traversal import Wanted, is_out_of_memory, traverse
 from sounding.passes.gradients import GradientsAccumulator
 from sounding.passes.model import Model
 from sounding.passes.predictions import PredictionsAccumulator
 from sounding.probe import Probe
 from sounding.recipe import Recipe
-from sounding.traversal import Wanted, is_out_of_memory, traverse
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import sounding_plugins
-from sounding.discovery import describe
+from sounding.measuring.discovery import describe
 
 ROOT = Path(__file__).parents[2]
 SHEETS = {name: sheet for name, sheet in describe({}, {}).plugins.items() if ": sounding_plugins." in sheet.origin}

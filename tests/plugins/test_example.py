@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sounding.collecting import collect
-from sounding.collecting import installed as sources
-from sounding.discovery import assemble, describe_loaded
+from sounding.measuring.collecting import collect
+from sounding.measuring.collecting import installed as sources
+from sounding.measuring.discovery import assemble, describe_loaded
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
 

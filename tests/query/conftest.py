@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sounding.query import connect
+from sounding.asking.query import connect
+from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
+from sounding.keeping.rows import Row, attribute_row, outcome_row, result_rows, setting_row, verdict_row
 from sounding.records import (
     Attribute,
     Checkpoint,
@@ -32,8 +34,6 @@ from sounding.records import (
     TaskResult,
     Verdict,
 )
-from sounding.results import ResultsDirectory, tmp_name, write_rows
-from sounding.rows import Row, attribute_row, outcome_row, result_rows, setting_row, verdict_row
 
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import sounding
-from sounding.counting import count_results
+from sounding.asking.counting import count_results
 from sounding.records import Ending, Reading, State
 
 
@@ -79,8 +79,8 @@ def test_queries_import_nothing_heavy(lab: Any):
 import sys
 import sounding
 assert "duckdb" not in sys.modules, "import sounding brought DuckDB"
-from sounding.counting import count_results
-from sounding.readonly import run_guarded
+from sounding.asking.counting import count_results
+from sounding.asking.readonly import run_guarded
 rows = run_guarded(sys.argv[1], "SELECT count(*) FROM readings").rows
 count_results(sys.argv[1])
 sounding.open(sys.argv[1]).series("a", "loss").fetchall()

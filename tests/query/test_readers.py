@@ -7,14 +7,14 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sounding.results import ResultsDirectory, tmp_name, write_rows
-from sounding.rows import Row
+from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
+from sounding.keeping.rows import Row
 
 ROWS = 7
 SECONDS = 8.0
 READER = """
 import json, sys, time
-from sounding.readonly import run_guarded
+from sounding.asking.readonly import run_guarded
 path = sys.argv[1]
 print("ready", flush=True)
 while sys.stdin.readline().strip() == "ask":

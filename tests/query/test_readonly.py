@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from sounding.readonly import guarded, run_guarded
+from sounding.asking.readonly import guarded, run_guarded
 from sounding.records import SoundingError
 
 PROTECTED = "kept as it was"

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from sounding.query import NAMES, connect
+from sounding.asking.query import NAMES, connect
+from sounding.asking.views import MACROS, READING, VIEWS
 from sounding.records import Curve, Ending, Reading, Skip, State
-from sounding.views import MACROS, READING, VIEWS
 
 LOSSES = "SELECT run, step, value FROM readings ORDER BY ALL"
 

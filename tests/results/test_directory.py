@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sounding.folding import FAN_IN, LARGEST, LOOSE, choose
-from sounding.listing import is_fold
-from sounding.query import connect
-from sounding.results import GRACE, ResultsDirectory, tmp_name, write_rows
-from sounding.rows import Row
+from sounding.asking.query import connect
+from sounding.keeping.folding import FAN_IN, LARGEST, LOOSE, choose
+from sounding.keeping.listing import is_fold
+from sounding.keeping.results import GRACE, ResultsDirectory, tmp_name, write_rows
+from sounding.keeping.rows import Row
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 LATER = NOW + GRACE + timedelta(seconds=60)

@@ -9,6 +9,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sounding.keeping.results import ResultsDirectory, write_rows
+from sounding.keeping.rows import (
+    Row,
+    attribute_row,
+    outcome_row,
+    read_attribute,
+    read_checkpoint,
+    read_outcome,
+    result_rows,
+    setting_row,
+    verdict_row,
+)
 from sounding.records import (
     Attribute,
     Checkpoint,
@@ -33,18 +45,6 @@ from sounding.records import (
     Task,
     TaskResult,
     Verdict,
-)
-from sounding.results import ResultsDirectory, write_rows
-from sounding.rows import (
-    Row,
-    attribute_row,
-    outcome_row,
-    read_attribute,
-    read_checkpoint,
-    read_outcome,
-    result_rows,
-    setting_row,
-    verdict_row,
 )
 
 AT = datetime(2026, 5, 1, 12, 30, 1, 234567, tzinfo=UTC)

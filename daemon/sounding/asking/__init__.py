@@ -1,0 +1,1 @@
+"""Asking: queries, explanations and checks, for people and notebooks."""

@@ -1,0 +1,1 @@
+"""Deciding: what is owed and what comes next; pure functions of records."""

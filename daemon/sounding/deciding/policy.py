@@ -1,0 +1,25 @@
+"""What the operator's configuration asks of the plan: which plugins, when, and how patiently."""
+
+from datetime import timedelta
+
+from sounding.config import Settings
+from sounding.deciding.plan import Patience, Wish
+from sounding.records import Catalogue
+from sounding.schedule import parse_schedule
+
+
+def patience(settings: Settings) -> Patience:
+    """How failures are retried, from the configuration."""
+    return Patience(settings.daemon.attempts, timedelta(seconds=settings.daemon.retry_seconds))
+
+
+def wishes_of(catalogue: Catalogue, settings: Settings) -> tuple[Wish, ...]:
+    """The plugins wanted, with their schedules: all that are usable and not disabled."""
+    wishes = []
+    for name, sheet in sorted(catalogue.plugins.items()):
+        chosen = settings.plugins.get(name)
+        if chosen is None:
+            wishes.append(Wish(sheet, parse_schedule("all")))
+        elif chosen.enabled:
+            wishes.append(Wish(sheet, chosen.schedule))
+    return tuple(wishes)

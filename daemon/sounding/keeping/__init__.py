@@ -1,0 +1,1 @@
+"""Keeping: the results directory, its one table, and what the daemon knows from it."""

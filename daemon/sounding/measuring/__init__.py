@@ -1,0 +1,1 @@
+"""Measuring: plugins over shared passes; the only place where foreign code is called."""

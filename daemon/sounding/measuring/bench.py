@@ -1,0 +1,161 @@
+"""A job's checkpoints, opened, with the passes of each: what its plugins are served from."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from sounding.measuring.collecting import AnyPlugin
+from sounding.measuring.discovery import Loaded
+from sounding.measuring.supply import PassFailure, Supply
+from sounding.opening import Opened, open_checkpoint
+from sounding.passes import Other
+from sounding.plugin import Run
+from sounding.recipe import Recipe, load_recipe
+from sounding.records import Checkpoint, Ending, Job, RecipeSheet, SoundingError, Task
+
+_OWN = ("checkpoint", "run", "opened")  # roots that `other` offers whether or not the plugin needs its own
+
+
+class Bench:
+    """Opens on demand, serves tasks, and lets go of everything at the end; a context manager."""
+
+    def __init__(self, job: Job, loaded: Loaded, recipe: Recipe | None = None) -> None:
+        self.job = job
+        self.loaded = loaded
+        self._recipe = recipe
+        self._pending = list(job.tasks)
+        self._supplies: dict[tuple[str, str], Supply] = {}
+        self._opened: dict[str, Opened] = {}
+        self._checkpoints = {each.checkpoint_id: each for each in (*job.others, job.checkpoint)}
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything computed and close every file; what is asked for later is read anew."""
+        self._supplies.clear()
+        with ExitStack() as stack:
+            for each in self._opened.values():
+                stack.callback(each.close)
+            self._opened = {}
+
+    def values(self, plugin: AnyPlugin, task: Task) -> list[Any]:
+        """A plugin's positional arguments. Raises PassFailure when one of them cannot be had."""
+        key = (task.subject.checkpoint_id, task.subject.model)
+        own = self.supply(*key)
+        wanted = self._wanted(*key)
+        values = [self._other(plugin, task) if need == "other" else own.get(need, wanted) for need in plugin.needs]
+        self._trim()
+        return values
+
+    def circumstances(self, plugin: AnyPlugin, task: Task) -> dict[str, Any]:
+        """Probe, floating-point type and device a plugin measured with, as far as its needs involve them."""
+        supply = self.supply(task.subject.checkpoint_id, task.subject.model)
+        reached = self.loaded.transitive(plugin.needs)
+        dtypes = [supply.dtypes.get(name, "") for name in ("model", "weights") if name in reached]
+        probed = any(name in self.loaded.passes and self.loaded.passes[name].kind == "accumulator" for name in reached)
+        return {
+            "probe": supply.get("recipe").probe(supply.get("run")).hash if probed else "",
+            "dtype": next(iter(dtypes), ""),
+            "device": self.job.device if "device" in reached else "cpu",
+        }
+
+    def done(self, task: Task) -> None:
+        """Free what only this task still needed."""
+        self._pending.remove(task)
+        self._trim()
+
+    def _trim(self) -> None:
+        for key, supply in self._supplies.items():
+            supply.trim(self._wanted(*key))
+
+    def supply(self, checkpoint_id: str, network: str) -> Supply:
+        """The passes of one network of one of the job's checkpoints."""
+        key = (checkpoint_id, network)
+        if key not in self._supplies:
+            checkpoint = self._checkpoints.get(checkpoint_id)
+            if checkpoint is None:
+                raise PassFailure(Ending.FAILED, f"the job does not carry the checkpoint {checkpoint_id}")
+            roots = self._roots(checkpoint, network)
+            self._supplies[key] = Supply(self.loaded, roots, self.job.passes, checkpoint_id)
+        return self._supplies[key]
+
+    def _roots(self, checkpoint: Checkpoint, network: str) -> Mapping[str, Callable[[], Any]]:
+        same_run = (checkpoint.store, checkpoint.run) == (self.job.checkpoint.store, self.job.checkpoint.run)
+        run = Run(checkpoint.store, checkpoint.run, dict(self.job.attributes) if same_run else {})
+        return {
+            "opened": partial(self._open, checkpoint),
+            "checkpoint": lambda: checkpoint,
+            "run": lambda: run,
+            "recipe": partial(self._load_recipe, run),
+            "network": lambda: self.job.models.get(network, network),
+            "device": lambda: torch.device(self.job.device),
+        }
+
+    def _open(self, checkpoint: Checkpoint) -> Opened:
+        if checkpoint.checkpoint_id not in self._opened:
+            self._opened[checkpoint.checkpoint_id] = open_checkpoint(checkpoint.path)
+        return self._opened[checkpoint.checkpoint_id]
+
+    def _load_recipe(self, run: Run) -> Recipe:
+        if self._recipe is not None:
+            return self._recipe
+        if self.job.recipe is None:
+            raise SoundingError("the store has no recipe; name one with `recipe = …` in its [[stores]] table.")
+        recipe = load_recipe(self.job.recipe)
+        planned = self.job.recipe_sheet
+        if planned is not None and not planned.error:
+            probes = recipe.probes(run) if "probe" in recipe.functions else {}
+            _require_same(planned, RecipeSheet(recipe.version, {name: probe.hash for name, probe in probes.items()}))
+        return recipe
+
+    def _other(self, plugin: AnyPlugin, task: Task) -> Other:
+        checkpoint_id = task.subject.other_checkpoint_id
+        if checkpoint_id is None:
+            raise PassFailure(Ending.FAILED, "the task names no second checkpoint")
+        key = (checkpoint_id, task.subject.model)
+        supply, wanted = self.supply(*key), self._wanted(*key)
+        names = _needs_of_other(plugin)
+        try:
+            return Other({name: supply.get(name, wanted) for name in names})
+        except PassFailure as failure:
+            where = f"the second checkpoint ({self._checkpoints[checkpoint_id].path})"
+            raise PassFailure(failure.ending, f"{where}: {failure.reason}") from None
+
+    def _wanted(self, checkpoint_id: str, network: str) -> list[str]:
+        """Direct needs of the tasks still to be run, as far as they concern one network of one checkpoint."""
+        wanted: list[str] = []
+        for task in self._pending:
+            plugin = self.loaded.plugins.get(task.key.plugin)
+            if plugin is None or task.subject.model != network:
+                continue
+            if task.subject.checkpoint_id == checkpoint_id:
+                wanted.extend(plugin.needs)
+            if task.subject.other_checkpoint_id == checkpoint_id:
+                wanted.extend(_needs_of_other(plugin))
+        return wanted
+
+
+def _needs_of_other(plugin: AnyPlugin) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*(need for need in plugin.needs if need != "other"), *_OWN)))
+
+
+def _require_same(planned: RecipeSheet, found: RecipeSheet) -> None:
+    if planned.version != found.version:
+        raise SoundingError(
+            f"the recipe is version {found.version} now, and was {planned.version} when this was planned."
+        )
+    if dict(planned.probe_hashes) != dict(found.probe_hashes):
+        raise SoundingError(
+            "the recipe's probe holds other data than when this was planned; let `probe` return the same examples "
+            "every time (seed what is drawn, use no training augmentation)."
+        )

@@ -1,0 +1,161 @@
+"""Deciding: the plan of every run, made anew when anything it rests on has changed, and what is to be done next."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sounding.config import Settings, Store
+from sounding.deciding.pick import Choice, RunPlan, choose, suspects
+from sounding.deciding.plan import Wish, owed, wanted
+from sounding.deciding.policy import patience
+from sounding.keeping.ledger import Ledger, RunName
+from sounding.plugin import Run
+from sounding.records import Ending, Job, Key
+from sounding.running.crew import Finished, Survey, Surveyed
+from sounding.running.surveys import Surveys
+from sounding.seeing.lookout import Lookout
+
+_RETRY_SECONDS = 1.0  # between two looks at what waits for a retry
+
+
+@dataclass
+class Foreman:
+    """Knows what is owed. Nothing of it outlives the process: a new foreman comes to the same plans."""
+
+    settings: Settings
+    ledger: Ledger
+    lookout: Lookout
+    wishes: tuple[Wish, ...]
+    once: bool = False  # nothing newer is waited for
+    surveys: Surveys = field(default_factory=Surveys)
+    plans: dict[RunName, RunPlan] = field(default_factory=dict)
+    _stale: set[RunName] = field(default_factory=set)  # runs to be planned again
+    _unsurveyed: set[RunName] = field(default_factory=set)  # runs whose recipe must be asked first
+    _alone: set[Key] = field(default_factory=set)  # keys that a worker died under, to be run alone
+    _resting: set[RunName] = field(default_factory=set)  # runs that have stopped growing
+    _changed_at: dict[RunName, float] = field(default_factory=dict)
+    _next_retry: float = 0.0
+
+    @property
+    def owed_tasks(self) -> int:
+        """Tasks that are due, those under way included."""
+        return sum(len(owed.tasks) for plan in self.plans.values() for owed in plan.owed.values())
+
+    @property
+    def waiting_tasks(self) -> int:
+        """Tasks that wait for the delay before their next attempt."""
+        return sum(owed.waiting for plan in self.plans.values() for owed in plan.owed.values())
+
+    @property
+    def is_content(self) -> bool:
+        """Whether nothing is due and nothing remains to be planned."""
+        return not (self._stale or self._unsurveyed or self.owed_tasks)
+
+    @property
+    def has_stale_plans(self) -> bool:
+        """Whether some run is to be planned again."""
+        return bool(self._stale)
+
+    def notice(self, runs: Iterable[RunName]) -> None:
+        """The results know something new of these runs."""
+        self._stale.update(runs)
+
+    def notice_sightings(self, runs: Iterable[RunName], now: float) -> None:
+        """Checkpoints of these runs came, changed or went."""
+        for run in runs:
+            self._changed_at[run] = now
+            self._stale.add(run)
+
+    def take_survey(self, surveyed: Surveyed, now: float) -> RunName:
+        """Take in what a recipe promises; the run it is about."""
+        run = self.surveys.take(surveyed.survey, surveyed.sheet, now if surveyed.died else None)
+        self._stale.add(run)
+        return run
+
+    def take_finished(self, finished: Finished) -> None:
+        """Take in how a job ended; its outcomes are in the results already."""
+        run = (finished.job.checkpoint.store, finished.job.checkpoint.run)
+        keys = {task.key for task in finished.job.tasks}
+        if finished.suspects:
+            self._alone |= keys
+        else:
+            self._alone -= keys
+        if any(result.ending is Ending.SUPERSEDED for result in finished.results):
+            self.surveys.doubt(run)
+        self._stale.add(run)
+
+    def replan(self, now: float, wall: datetime) -> None:
+        """Bring every plan up to date."""
+        if self.waiting_tasks and now >= self._next_retry:
+            self._next_retry = now + _RETRY_SECONDS
+            self._stale |= {run for run, plan in self.plans.items() if any(o.waiting for o in plan.owed.values())}
+        self._stale |= {run for run in self.lookout.runs() if run not in self.plans}
+        self._stale |= self._come_to_rest(now) | self.surveys.expired(now)
+        stores = self._stores()
+        for run in self._stale:
+            if run[0] in stores:  # the results may know of stores that the configuration no longer names
+                self.plans[run] = self._plan(stores[run[0]], run, now, wall)
+        self._stale.clear()
+
+    def next_survey(self) -> Survey | None:
+        """A recipe to be asked, before which its run is not planned."""
+        stores = self._stores()
+        while self._unsurveyed:
+            run = self._unsurveyed.pop()
+            recipe, readable = stores[run[0]].recipe, self.plans[run].readable
+            if recipe is None or not readable:
+                continue
+            survey = self.surveys.ask(recipe, Run(*run, self.ledger.run_attributes(run)), readable[-1])
+            if survey is not None:
+                return survey
+        return None
+
+    def next_choice(self, running: frozenset[Key]) -> Choice | None:
+        """What to run next, of all that is not running."""
+        return choose(self.plans.values(), running, suspects(self.ledger.outcomes, self._alone))
+
+    def job(self, choice: Choice, seq: int) -> Job:
+        """Everything that a worker must know to measure the choice."""
+        run = (choice.checkpoint.store, choice.checkpoint.run)
+        store, attributes = self._stores()[run[0]], self.ledger.run_attributes(run)
+        sheet = None if store.recipe is None else self.surveys.answer(store.recipe, Run(*run, attributes))
+        return Job(
+            seq=seq,
+            checkpoint=choice.checkpoint,
+            tasks=choice.tasks,
+            others=choice.others,
+            attributes=attributes,
+            recipe=None if store.recipe is None else str(store.recipe),
+            recipe_sheet=sheet,
+            passes=self.settings.passes,
+            models=store.models,
+            device=self.settings.daemon.device,
+        )
+
+    def _stores(self) -> dict[str, Store]:
+        return {store.name: store for store in self.settings.stores}
+
+    def _come_to_rest(self, now: float) -> set[RunName]:
+        """Runs that have just stopped growing, where a schedule waits for the last checkpoint."""
+        if not any(wish.schedule.last or wish.sheet.against == "last" for wish in self.wishes):
+            return set()
+        resting = {run for run in self.plans if not self._is_growing(run, now)}
+        new, self._resting = resting - self._resting, resting
+        return new
+
+    def _is_growing(self, run: RunName, now: float) -> bool:
+        quiet = now - self._changed_at.get(run, now)
+        return not self.once and quiet < self.settings.daemon.idle_seconds
+
+    def _plan(self, store: Store, run: RunName, now: float, wall: datetime) -> RunPlan:
+        view = self.lookout.view(run, growing=self._is_growing(run, now), models=tuple(store.models) or ("",))
+        view = replace(view, networks=store.models)
+        self._unsurveyed.discard(run)
+        if view.readable and store.recipe is not None and any(wish.sheet.needs_recipe for wish in self.wishes):
+            sheet = self.surveys.answer(store.recipe, Run(*run, self.ledger.run_attributes(run)))
+            if sheet is None:
+                self._unsurveyed.add(run)
+                return RunPlan(view.readable, {})
+            view = replace(view, recipe=sheet)
+        wants = wanted(view, self.wishes, self.ledger.outcomes, self.settings.passes)
+        return RunPlan(view.readable, owed(wants, self.ledger.outcomes, patience(self.settings), wall))

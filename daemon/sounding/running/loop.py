@@ -1,0 +1,192 @@
+"""The daemon: one turn sees, decides, runs and records; everything else is waiting for the next turn.
+
+A turn takes the time as an argument and can be called by hand. What is owed is never stored: it is what the plan
+says when results and stores are looked at again.
+"""
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from sounding.config import Settings
+from sounding.keeping.ledger import Ledger
+from sounding.keeping.requests import read_requests
+from sounding.keeping.results import ResultsDirectory
+from sounding.records import Catalogue
+from sounding.running.crew import Crew, Surveyed
+from sounding.running.foreman import Foreman
+from sounding.running.journal import Journal
+from sounding.seeing.lookout import Lookout
+from sounding.seeing.watch import Bell, Watch
+
+_EXAMINE_BUDGET = 0.25  # seconds of a turn
+_REST = 3.0  # rest after a look, as a multiple of what the look took
+_BUSY_PAUSE = 0.05  # seconds between turns while workers are busy, whose memory and deadlines are to be kept
+_DISK_PAUSE = 5.0  # seconds after the results could not be written
+_TIDY_SECONDS = 10.0
+
+
+@dataclass
+class Daemon:
+    """Everything one daemon holds; made by `service.running`."""
+
+    settings: Settings
+    results: ResultsDirectory
+    ledger: Ledger
+    journal: Journal
+    lookout: Lookout
+    foreman: Foreman
+    crew: Crew
+    catalogue: Catalogue
+    bell: Bell
+    watch: Watch
+    busy_at: float = 0.0  # monotonic time of the last turn in which anything happened
+    _troubles: dict[str, str] = field(default_factory=dict)  # what a person should know now, by where it came from
+    _touched: set[str] = field(default_factory=set)  # directories that events named
+    _next_look: float = 0.0
+    _rested: float = 0.0  # no look before: a busy store must not make the daemon busy
+    _next_full: float = 0.0
+    _next_tidy: float = 0.0
+    _paused_until: float = 0.0
+    _taken: set[Path] = field(default_factory=set)  # requests that were carried out but could not be deleted
+    _folder: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "folding"))
+    _folding: Future[str | None] | None = None  # a large fold takes seconds, which no job should wait for
+
+    def tick(self, now: float, wall: datetime) -> None:
+        """One turn; `now` is monotonic seconds, `wall` is UTC.
+
+        While the results cannot be written, nothing is begun: everything unfinished stays owed.
+        """
+        try:
+            self._look(now, wall)
+            self._take_results(now, wall)
+            if now < self._paused_until:
+                return
+            self._take_requests(wall)
+            self.foreman.replan(now, wall)
+            self._dispatch(now)
+            self._tidy(now, wall)
+        except OSError as error:  # a full disk, or a lost mount
+            self._troubles["results"] = f"{self.results.path}: {error.strerror or error}; trying again"
+            self._paused_until = now + _DISK_PAUSE
+        else:
+            self._troubles.pop("results", None)
+
+    @property
+    def message(self) -> str:
+        """What a person should know now; empty when all is well."""
+        return "; ".join(self._troubles.values())
+
+    def is_idle(self, now: float) -> bool:
+        """Whether nothing is under way, due, or about to become complete by waiting alone."""
+        return (
+            self.foreman.is_content
+            and not self.crew.working
+            and not self.lookout.unexamined
+            and not self.lookout.may_change_by_waiting(now)
+        )
+
+    def pause(self, now: float) -> float:
+        """Seconds until a turn is due again if nothing rings before."""
+        if self.crew.busy:
+            return _BUSY_PAUSE
+        if now < self._paused_until:
+            return self._paused_until - now
+        if self.lookout.unexamined or self.foreman.has_stale_plans:
+            return 0.0
+        wake = self._rested if self._touched else self._next_look
+        return max(0.0, min(wake - now, self.settings.daemon.scan_seconds))
+
+    def close(self) -> None:
+        """Wait for a folding under way."""
+        self._folder.shutdown()
+
+    def _look(self, now: float, wall: datetime) -> None:
+        self._touched |= self.bell.answer()
+        due = self._touched or now >= self._next_look or self.lookout.unexamined
+        if not due or now < self._rested:
+            return
+        full = now >= self._next_full
+        if full:
+            self._next_full = now + self.settings.daemon.full_scan_seconds
+        for store in self.settings.stores if self.settings.daemon.events else ():
+            self._tell(f"events of {store.name}", self.watch.add(store.path))
+        start = time.monotonic()
+        touched, self._touched = frozenset(self._touched), set()
+        news, changed = self.lookout.look(now, wall, full=full, touched=touched, budget=_EXAMINE_BUDGET)
+        self._next_look = now + self.settings.daemon.scan_seconds
+        if not self.lookout.unexamined:
+            self._rested = now + _REST * (time.monotonic() - start)
+        self.foreman.notice_sightings(changed, now)
+        if changed:
+            self.busy_at = now
+        if news and now >= self._paused_until:  # what is not written down stays news
+            self.journal.write_sightings(news, wall)
+            self._refresh()
+
+    def _take_results(self, now: float, wall: datetime) -> None:
+        for ended in self.crew.poll(now):
+            self.busy_at = now
+            if not isinstance(ended, Surveyed):
+                self._refresh()
+                self.foreman.take_finished(ended)
+                continue
+            run = self.foreman.take_survey(ended, now)
+            try:
+                self.journal.write_attributes(run, ended.sheet.attributes, wall)
+            except OSError:
+                self.foreman.surveys.doubt(run)  # asked again when the results can be written
+                raise
+            self._refresh()
+
+    def _take_requests(self, wall: datetime) -> None:
+        for path, request in read_requests(self.results.path):
+            if path in self._taken:
+                continue
+            if isinstance(request, str):
+                self._tell("requests", request)
+            else:
+                self.journal.write_redo(request, wall)
+                self._refresh()
+            self._taken.add(path)  # deleting it may fail, and then it must not be carried out again and again
+            path.unlink(missing_ok=True)
+            self._taken.discard(path)
+
+    def _dispatch(self, now: float) -> None:
+        while (child := self.crew.idle()) is not None:
+            survey = self.foreman.next_survey()
+            if survey is not None:
+                self.crew.begin_survey(child, survey, now)
+                continue
+            running = frozenset(task.key for job, _ in self.crew.jobs() for task in job.tasks)
+            choice = self.foreman.next_choice(running)
+            if choice is None:
+                return
+            self.busy_at = now
+            job = self.foreman.job(choice, self.journal.next_seq())
+            self.crew.begin_job(child, job, self.catalogue.plugins, now)
+
+    def _tidy(self, now: float, wall: datetime) -> None:
+        if now < self._next_tidy:
+            return
+        self._next_tidy = now + _TIDY_SECONDS
+        if self._folding is not None:
+            if not self._folding.done():
+                return
+            folding, self._folding = self._folding, None
+            folded = folding.result()
+            if folded is not None:
+                self.ledger.folded(folded)
+        self.results.delete_replaced(wall)
+        self._folding = self._folder.submit(self.results.fold, wall)
+
+    def _refresh(self) -> None:
+        self.foreman.notice(self.ledger.refresh())
+
+    def _tell(self, source: str, trouble: str) -> None:
+        if trouble:
+            self._troubles[source] = trouble
+        else:
+            self._troubles.pop(source, None)

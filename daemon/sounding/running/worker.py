@@ -1,0 +1,116 @@
+"""The child's side: a killable process that calls what its parent names and answers through a pipe.
+
+Everything foreign happens here — files written by strangers, recipes, plugins. The child owns nothing that matters: it
+writes one temporary file, which only the parent can publish, and it dies with its parent.
+"""
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from sounding.measuring.collecting import WITHOUT
+from sounding.records import Job, PluginSheet, SoundingError, TaskResult
+from sounding.running.gauge import Gauge
+
+_PR_SET_PDEATHSIG = 1
+_ORPHANED = 3  # exit code of a child whose parent died
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request: the function to call, as "module:function", and its arguments."""
+
+    target: str
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the call returned, or the message of what it raised."""
+
+    value: Any = None
+    error: str = ""
+
+
+def serve(connection: Connection, nice: int, threads: int, without: tuple[str, ...]) -> None:
+    """Answer calls until the pipe closes; the entry point of every child."""
+    _become_killable(nice)
+    os.environ[WITHOUT] = ",".join(without)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    while True:
+        try:
+            call = connection.recv()
+        except (EOFError, ConnectionResetError):
+            return
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(threads)
+        connection.send(_answer(call))
+
+
+def perform(job: Job, temporary: str, sheets: dict[str, PluginSheet]) -> tuple[TaskResult, ...]:
+    """Measure a job and write its one file of results to `temporary`; returns what came of each task, without findings.
+
+    No file is written when the checkpoint changed under the job or when it has no task.
+    """
+    from sounding.keeping.results import write_rows
+    from sounding.keeping.rows import result_rows
+    from sounding.measuring.devices import choose_device
+    from sounding.measuring.measure import measure
+
+    job = replace(job, device=choose_device(job.device, job.checkpoint.size_bytes))
+    with Gauge() as gauge:
+        results = measure(job)
+    now, peak = datetime.now(UTC), gauge.peak_bytes
+    rows = [row for result in results for row in result_rows(job, result, sheets[result.task.key.plugin], now, peak)]
+    write_rows(Path(temporary), rows)
+    return tuple(
+        TaskResult(result.task, result.ending, result.reason, wall_seconds=result.wall_seconds) for result in results
+    )
+
+
+def warm() -> None:
+    """Import what every job needs, so that the first one does not wait for it."""
+    for module in ("sounding.measuring.measure", "sounding.keeping.results", "sounding.keeping.rows"):
+        importlib.import_module(module)
+    from sounding.measuring.discovery import load
+
+    load()
+
+
+def _answer(call: Call) -> Answer:
+    module, _, function = call.target.partition(":")
+    try:
+        return Answer(getattr(importlib.import_module(module), function)(*call.arguments))
+    except SoundingError as error:
+        return Answer(error=str(error))
+    except Exception as error:  # noqa: BLE001 - foreign code; the parent turns the message into a record
+        return Answer(error=f"{type(error).__name__}: {error}")
+
+
+def _become_killable(nice: int) -> None:
+    """Own process group, low priority, deaf to the terminal's Ctrl-C, and gone when the parent is gone."""
+    os.setpgid(0, 0)
+    if nice:
+        os.nice(nice)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+    if sys.platform == "linux":
+        # A thread cannot run while native code holds the interpreter lock; the kernel can still end the process.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _die_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(_ORPHANED)

@@ -1,0 +1,1 @@
+"""Seeing: what lies in a store, whether it is whole, and what it tells of itself."""
