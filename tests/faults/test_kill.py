@@ -187,4 +187,4 @@ def test_two_hundred_kills_change_nothing(reference, tmp_path):
 def test_every_named_point_is_a_step_of_the_product(point):
     """Otherwise a kill at a renamed point would be no kill at all."""
     source = Path(__file__).parents[2] / "daemon" / "sounding"
-    assert any(f'at("{point}")' in path.read_text() for path in source.glob("*.py"))
+    assert any(f'at("{point}")' in path.read_text() for path in source.rglob("*.py"))

@@ -15,8 +15,8 @@ CONTRACTS = {
     ]
 }
 WORKER_SIDE_MODULES = {
-    "batch", "bench", "devices", "digest", "discovery", "leaks", "losses", "measure", "numbers", "opening", "passes",
-    "probe", "recipe", "rehearsal", "seeds", "supply", "testing", "traversal", "trial",
+    "batch", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds", "testing",
+    "trial",
 }  # fmt: skip
 PUBLIC_MODULES = {"plugin", "records", "passes", "numbers"}
 PARENTS = (

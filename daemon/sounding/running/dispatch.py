@@ -85,7 +85,9 @@ class Child:
 
     def start(self) -> None:
         """Start the process if it is not running; blocks while the forkserver itself starts."""
-        if self.alive:
+        # Its pipe closes the moment a process dies; the forkserver tells of the death a little later. With no call
+        # under way, there is nothing else to read.
+        if self.alive and self._connection is not None and not self._connection.poll():
             return
         self.stop()
         ours, theirs = multiprocessing.Pipe()
