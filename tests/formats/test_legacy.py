@@ -77,10 +77,11 @@ def test_every_prefix_is_pending(tmp_path: Path):
     assert _prove(partial).state is State.BROKEN
 
 
-def test_random_truncations_are_never_complete(old: Path):
+@pytest.mark.parametrize("count", [300, pytest.param(3000, marks=pytest.mark.soak)])
+def test_random_truncations_are_never_complete(old: Path, count: int):
     whole = old.read_bytes()
     generator = random.Random(4)
-    for _ in range(300):
+    for _ in range(count):
         old.write_bytes(whole[: generator.randrange(1, len(whole))])
         assert _prove(old).state is State.PENDING
 
