@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from sounding.asking.propose import document, propose
 from sounding.config import load_config
-from sounding.propose import document, propose
 from sounding.records import SoundingError
 
 
