@@ -74,16 +74,20 @@ def redo(
     ] = None,
 ) -> None:
     """Ask the daemon to measure again whatever matches all that is given."""
-    from sounding.keeping.requests import request_redo
+    from sounding.asking.again import ask_again
+    from sounding.keeping.requests import Redo
 
     if plugin is None and run is None and step is None and checkpoint is None:
         raise typer.BadParameter("name what to measure again, with --plugin, --run, --step or --checkpoint")
     results = place_of(ctx).results
-    request_redo(results, plugin=plugin, run=run, step=step, checkpoint=checkpoint)
+    count = ask_again(results, Redo(plugin, run, step, checkpoint))
     given = {"plugin": plugin, "run": run, "step": step, "checkpoint": checkpoint}
     said = ", ".join(f"{key} {value}" for key, value in given.items() if value is not None)
     alive = account(results).alive
-    say(f"asked for: {said}", "" if alive else "no daemon is running; `sounding watch --once` does it now")
+    say(
+        f"asked for again: {said} ({count} {'outcome' if count == 1 else 'outcomes'})",
+        "" if alive else "no daemon is running; `sounding watch --once` does it now",
+    )
 
 
 def _print_explanation(explanation: Any) -> None:

@@ -101,10 +101,21 @@ def test_why_of_an_unknown_checkpoint_says_what_would_name_one(lab: Lab) -> None
 
 def test_redo_leaves_a_request_and_says_that_no_daemon_runs(lab: Lab) -> None:
     text = lab.run("redo", "--plugin", "loss", "--run", "fast", "--step", "100")
-    assert "asked for: plugin loss, run fast, step 100" in text
+    assert "asked for again: plugin loss, run fast, step 100 (1 outcome)" in text
     assert "no daemon is running" in text
     (request,) = (lab.results / "requests").glob("*.json")
     assert json.loads(request.read_text()) == {"plugin": "loss", "run": "fast", "step": 100, "checkpoint": None}
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [(["--plugin", "lsos"], "'lsos' is unknown, 'loss' is not"), (["--plugin", "loss", "--step", "7"], "loss")],
+)
+def test_redo_of_what_was_never_recorded_is_refused(lab: Lab, asked: list[str], words: str) -> None:
+    text = lab.error("redo", *asked)
+    assert "nothing recorded matches" in text
+    assert words in text
+    assert not list((lab.results / "requests").glob("*.json"))
 
 
 def test_redo_of_nothing_is_wrong_usage(lab: Lab) -> None:
