@@ -1,13 +1,12 @@
 """From the rename of a checkpoint to the start of its job, with a warm worker. Budget: median below 100 ms.
 
-    python benchmarks/latency.py [--checkpoints N] [--megabytes M]
+    python benchmarks/latency.py [--checkpoints N] [--megabytes M] [--keep]
 
 A thread plays the trainer: it writes a torch zip under another name and renames it in. The job starts when the
 daemon has recorded the verdict, planned, and left the job's mark on disk.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import threading
@@ -17,6 +16,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
+from record import record
 from rich.console import Console
 from rich.table import Table
 
@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoints", type=int, default=40)
     parser.add_argument("--megabytes", type=float, default=16.0)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results")
     arguments = parser.parse_args()
     latencies = sorted(measure(arguments.checkpoints, arguments.megabytes))
     figures = {
@@ -89,8 +89,8 @@ def main() -> None:
     table = Table("checkpoints", "size / MB", "median / ms", "p90 / ms", "max / ms", "budget / ms")
     table.add_row(*(str(value) for value in figures.values()))
     Console().print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if arguments.keep:
+        record("latency", figures)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from record import record
+
 from sounding.keeping.folding import copy_sorted
 from sounding.keeping.listing import fold_name, in_memory
 from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--at", type=Path, default=Path(tempfile.gettempdir()) / "sounding-query-speed")
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--library", action="store_true", help="ask the library, not the command line")
+    parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results")
     options = parser.parse_args()
     if not (options.at / "built").exists():
         build(options.at)
@@ -78,6 +81,7 @@ def main() -> None:
     config.write_text(CONFIG.format(path=options.at, store=options.at / "store"))
     found = None if options.library else shutil.which("sounding", path=Path(sys.executable).parent)
     print(f"{'question':<16}{'by':<12}{'budget':>8}{'median':>8}{'worst':>8}{'CPU':>8}")
+    kept = {}
     for question in QUESTIONS:
         program = question.program.format(path=str(options.at), sql=question.sql)
         command = [found, *question.arguments] if found else [sys.executable, "-c", program]
@@ -85,6 +89,10 @@ def main() -> None:
         by = "sounding" if found else "library"
         figures = (question.budget, statistics.median(taken), max(taken), statistics.median(spent))
         print(f"{question.name:<16}{by:<12}" + "".join(f"{figure:>8.2f}" for figure in figures))
+        names = ("budget_s", "median_s", "worst_s", "processor_s")
+        kept[question.name] = {name: round(figure, 2) for name, figure in zip(names, figures, strict=True)}
+    if options.keep:
+        record("query_speed", {"readings": FOLDED, "loose_files": LOOSE, "asked_of": by, "questions": kept})
 
 
 def timed(command: list[str], config: Path) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from end_to_end.lab import Lab
-from soak.record import record
+from record import record
 
 DAEMON = Path(__file__).parent / "daemon_that_dies.py"
 POINTS = (

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def test_a_whole_checkpoint_tells_everything(training_file: Path):
 def test_the_step_of_the_path_comes_first(training_file: Path):
     assert examine(_sighting(training_file, 900)).progress.step == Fact(900, "path")
     assert examine(_sighting(training_file, 900)).progress.updates == Fact(4, "iter_num")
+
+
+def test_what_the_path_tells_of_progress_comes_first(training_file: Path):
+    told = replace(_sighting(training_file, 7), parts={"updates": 70, "epoch": 2, "lr": 0.1})
+    progress = examine(told).progress
+    assert (progress.updates, progress.epoch) == (Fact(70, "path"), Fact(2, "path"))
+    assert progress.lr_stored is not None
+    assert progress.lr_stored.source == "optimizer.param_groups[0].lr"
 
 
 def test_a_trainer_directory(trainer_directory: Callable[..., Path]):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from soak.record import record
+from record import record
 
 from sounding.asking.query import connect
 

@@ -1,4 +1,4 @@
-"""Keeping what a long test found, with the revision and the class of machine it ran on."""
+"""Keeping what a benchmark or a long test found, with the revision and the class of machine it ran on."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+RESULTS = Path(__file__).parent / "results"
 
 
 def record(name: str, found: Mapping[str, object]) -> None:
