@@ -335,7 +335,11 @@ class RecipeSheet:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The thing measured: a checkpoint, an ordered pair of checkpoints, or a run or group at a horizon."""
+    """The thing measured: a checkpoint, an ordered pair of checkpoints, or a run or group at a horizon.
+
+    Of a run or group, `checkpoint_id` is the digest of the exact set of its checkpoints, `step` and `horizon` the
+    last one that entered.
+    """
 
     over: Over
     store: str
@@ -351,7 +355,8 @@ class Subject:
     @property
     def identity(self) -> str:
         """The part of a subject that makes two measurements the same."""
-        return "|".join((self.over, self.checkpoint_id, self.other_checkpoint_id or "", self.model))
+        horizon = () if self.horizon is None else (str(self.horizon),)
+        return "|".join((self.over, self.checkpoint_id, self.other_checkpoint_id or "", self.model, *horizon))
 
 
 @dataclass(frozen=True, slots=True)
