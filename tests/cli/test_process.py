@@ -126,19 +126,28 @@ def test_a_reader_that_leaves_early_is_no_error(lab: Lab) -> None:
     assert ended.stderr == ""
 
 
+def hear_ctrl_c() -> None:
+    """A process started in the background of a script is deaf to Ctrl-C, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_exits_130_without_a_traceback(lab: Lab) -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "sounding_cli", "status", "--watch"],
         cwd=lab.path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("daemon")
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+        preexec_fn=hear_ctrl_c,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("daemon")
+        process.send_signal(signal.SIGINT)
+        try:
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in errors
 
