@@ -18,6 +18,7 @@ from sounding.running.worker import Answer, Call
 from sounding.stamps import stamp_of
 
 MARK = ".mark.parquet"
+_FALSE_STARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Crew:
     limits: Limits
     epoch: str
     busy: dict[str, tuple[Job | Survey | Warming, datetime]] = field(default_factory=dict)  # by child's name
+    false_starts: int = 0  # workers that died as they started, in a row
 
     def start(self, now: float) -> None:
         """Start every worker that is not running."""
@@ -90,10 +92,6 @@ class Crew:
     def jobs(self) -> Iterator[tuple[Job, datetime]]:
         """Jobs under way, with the time they began."""
         yield from ((work, since) for work, since in self.busy.values() if isinstance(work, Job))
-
-    def surveys(self) -> Iterator[Survey]:
-        """Surveys under way."""
-        yield from (work for work, _ in self.busy.values() if isinstance(work, Survey))
 
     def begin_survey(self, child: Child, survey: Survey, now: float) -> None:
         """Ask a worker to load a recipe and its probe."""
@@ -130,11 +128,16 @@ class Crew:
                 yield Surveyed(work, _sheet(ended), isinstance(ended, Death))
             elif isinstance(work, Job):
                 yield self._finish(work, ended)
-            elif isinstance(ended, Death) or ended.error:
-                raise SoundingError(
-                    f"a worker cannot start: {ended.reason if isinstance(ended, Death) else ended.error}"
-                )
+            else:
+                self._warmed(ended)
         self.start(now)
+
+    def _warmed(self, ended: Answer | Death) -> None:
+        """A worker is ready, or died as it started: once may be an accident, again and again is not."""
+        problem = ended.reason if isinstance(ended, Death) else ended.error
+        self.false_starts = self.false_starts + 1 if problem else 0
+        if self.false_starts > _FALSE_STARTS:
+            raise SoundingError(f"workers cannot start: {problem}.")
 
     def _finish(self, job: Job, ended: Answer | Death) -> Finished:
         if isinstance(ended, Answer) and not ended.error:
