@@ -47,12 +47,13 @@ def test_a_reader_imports_nothing_heavy_and_no_other_command(lab: Lab, command: 
 
 
 def run(arguments: list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    surroundings = {name: value for name, value in os.environ.items() if name != "COLUMNS"}  # a width of the terminal's
     return subprocess.run(
         [sys.executable, "-m", "sounding_cli", *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
-        env={**os.environ, **environment},
+        env={**surroundings, **environment},
     )
 
 
