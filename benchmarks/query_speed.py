@@ -61,7 +61,8 @@ class Question:
 
 QUESTIONS = (
     Question("status", 0.6, ("status",), COUNT),
-    Question("show a series", 1.0, ("show", "run-017", "loss"), DOOR, WHOLE),
+    Question("show a series", 1.0, ("show", "run-017", "loss.loss", "--part", "layer.3"), DOOR, SERIES),
+    Question("show 125 series", 2.0, ("show", "run-017", "loss"), DOOR, WHOLE),
     Question("query a series", 1.0, ("query", SERIES), DOOR, SERIES),
     Question("group by, all", 2.0, ("query", ALL), DOOR, ALL),
 )
