@@ -26,6 +26,7 @@ from sounding.keeping.listing import fold_name, in_memory
 from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
 from sounding.keeping.rows import Row
 from sounding.keeping.schema import COLUMNS
+from sounding.running.status import Status, StoreStatus, write_status
 
 RUNS, CHECKPOINTS, PARTS = 200, 100, 125
 PLUGINS = {"weight_norm": "frobenius", "weight_change": "rotation", "loss": "loss", "gradient_norm": "norm"}
@@ -80,6 +81,9 @@ def main() -> None:
     config = options.at / "sounding.toml"
     (options.at / "store").mkdir(exist_ok=True)
     config.write_text(CONFIG.format(path=options.at, store=options.at / "store"))
+    moment = MOMENT.isoformat()
+    seen = StoreStatus("runs", str(options.at / "store"), RUNS, RUNS * CHECKPOINTS)
+    write_status(options.at, Status("host", 1, moment, moment, "stopped", (seen,), done=RUNS * CHECKPOINTS))
     found = None if options.library else shutil.which("sounding", path=Path(sys.executable).parent)
     print(f"{'question':<16}{'by':<12}{'budget':>8}{'median':>8}{'worst':>8}{'CPU':>8}")
     kept = {}
