@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from core.making import sheet, uses
+from making import sheet, uses
 
 from sounding.config import load_config
 from sounding.records import Catalogue, MetricSheet, OptionSheet, Refusal, SoundingError

@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from core.making import CONFIG, START, checkpoint, pair, publish, results_in, settings_in, sheet
+from making import CONFIG, START, checkpoint, pair, publish, results_in, settings_in, sheet
 
 from sounding.asking.why import Explanation, why
 from sounding.keeping.rows import Row, attribute_row, outcome_row, verdict_row

@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 import pytest
-from core.making import PATIENCE, START, checkpoint, outcome, pair, sheet, uses, view, wish
 from hypothesis import given
 from hypothesis import strategies as st
+from making import PATIENCE, START, checkpoint, outcome, pair, sheet, uses, view, wish
 
 from sounding.deciding.plan import Patience, RunView, Wanted, Wish, basis, given_up, owed, wanted
 from sounding.records import Checkpoint, Ending, Key, OptionSheet, Outcome, PluginSheet, RecipeSheet, Task

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from core.making import START, checkpoint, complete, outcome, publish, results_in, sheet, sighting, task_on
+from making import START, checkpoint, complete, outcome, publish, results_in, sheet, sighting, task_on
 
 from sounding.keeping.ledger import Ledger
 from sounding.keeping.requests import Redo

@@ -34,7 +34,7 @@ def child(shared: Child) -> Child:
 
 
 def begin(child: Child, deed: str, *arguments: object, limits: Limits = AMPLE) -> None:
-    child.send(Call(f"core.deeds:{deed}", arguments), limits, now=0.0)
+    child.send(Call(f"running.deeds:{deed}", arguments), limits, now=0.0)
     assert child.busy
 
 
@@ -49,7 +49,7 @@ def end(child: Child, now: float = 0.0) -> Answer | Death:
 
 
 def do(child: Child, deed: str, *arguments: object) -> Any:
-    return call_and_wait(child, f"core.deeds:{deed}", arguments, AMPLE)
+    return call_and_wait(child, f"running.deeds:{deed}", arguments, AMPLE)
 
 
 def appears(path: Path) -> None:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from core.making import CONFIG
+from making import CONFIG
 
 from sounding.config import load_config
 from sounding.locate import find_config, results_path

@@ -5,7 +5,7 @@ from collections.abc import Set
 from pathlib import Path
 
 import pytest
-from core.making import settings_in
+from making import settings_in
 
 from sounding.seeing import scan as scanning
 from sounding.seeing.scan import Scan, Scanner

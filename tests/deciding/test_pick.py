@@ -4,9 +4,9 @@ from datetime import timedelta
 from itertools import pairwise
 
 import pytest
-from core.making import START, checkpoint, outcome, sheet, task_on
 from hypothesis import given
 from hypothesis import strategies as st
+from making import START, checkpoint, outcome, sheet, task_on
 
 from sounding.deciding.pick import Choice, RunPlan, choose, suspects
 from sounding.deciding.plan import Owed, coarse_to_fine

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from core.making import CONFIG, START, complete, publish, results_in, settings_in
+from making import CONFIG, START, complete, publish, results_in, settings_in
 
 from sounding.config import Store
 from sounding.keeping.ledger import Ledger

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from core.making import checkpoint
+from making import checkpoint
 
 from sounding.plugin import Run
 from sounding.records import RecipeSheet

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from core.making import checkpoint, outcome, sheet, task_on
+from making import checkpoint, outcome, sheet, task_on
 
 from sounding.keeping.requests import DIRECTORY, Redo, read_requests, request_redo
 from sounding.records import SoundingError

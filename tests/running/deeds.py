@@ -1,4 +1,4 @@
-"""What children are told to do in tests of their parent; each is named as "core.deeds:…"."""
+"""What children are told to do in tests of their parent; each is named as "running.deeds:…"."""
 
 import ctypes
 import os

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from core.making import CONFIG, settings_in
+from making import CONFIG, settings_in
 from pydantic import BaseModel
 
 from sounding.config import DaemonTable, ResultsTable, StoreTable, load_config

@@ -3,9 +3,9 @@
 import dataclasses
 
 import pytest
-from core.making import complete, sighting
 from hypothesis import given
 from hypothesis import strategies as st
+from making import complete, sighting
 
 from sounding.records import Examination, State, Verdict
 from sounding.seeing.settle import (

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from core.making import START, checkpoint, complete, publish, results_in, sheet, sighting, stamp, task_on
+from making import START, checkpoint, complete, publish, results_in, sheet, sighting, stamp, task_on
 
 from sounding.keeping.ledger import Ledger, Setting
 from sounding.keeping.results import ResultsDirectory
