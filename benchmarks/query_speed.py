@@ -46,7 +46,9 @@ SERIES = "SELECT step, value FROM readings WHERE run = 'run-017' AND metric = 'l
 ALL = "SELECT plugin, metric, part, count(*), avg(value) FROM readings GROUP BY ALL"
 WHOLE = "SELECT step, part, value FROM readings WHERE run = 'run-017' AND metric = 'loss' ORDER BY part, step"
 DOOR = "from sounding.asking.readonly import run_guarded; print(len(run_guarded({path!r}, {sql!r}).rows))"
-COUNT = "from sounding.asking.counting import count_results; print(count_results({path!r}))"
+HEARTBEAT = (
+    "from pathlib import Path; from sounding.running.status import read_status; print(read_status(Path({path!r})))"
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Question:
 
 
 QUESTIONS = (
-    Question("status", 0.6, ("status",), COUNT),
+    Question("status", 0.6, ("status",), HEARTBEAT),
     Question("show a series", 1.0, ("show", "run-017", "loss.loss", "--part", "layer.3"), DOOR, SERIES),
     Question("show 125 series", 2.0, ("show", "run-017", "loss"), DOOR, WHOLE),
     Question("query a series", 1.0, ("query", SERIES), DOOR, SERIES),

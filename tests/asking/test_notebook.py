@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 import sounding
-from sounding.asking.counting import count_results
-from sounding.records import Ending, Reading, State
+from sounding.records import Reading, State
 
 
 def fill(lab: Any) -> None:
@@ -62,27 +61,14 @@ def test_a_path_without_results_is_said(tmp_path: Path):
         sounding.open(tmp_path / "nowhere")
 
 
-def test_counts_are_of_the_newest_verdicts_and_outcomes(lab: Any):
-    fill(lab)
-    lab.verdict(lab.checkpoint("b", 1), State.PENDING, "no central directory")
-    lab.ended("loss", lab.checkpoint("b", 1), Ending.CRASHED, "signal 11", 1)
-    lab.ended("loss", lab.checkpoint("b", 1), Ending.FAILED, "gave up", 2)
-    counts = count_results(lab.results.path)
-    assert counts.checkpoints == {"complete": 3, "pending": 1}
-    assert counts.outcomes == {("loss", "ok"): 3, ("loss", "failed"): 1, ("weights", "ok"): 1}
-    assert counts.readings == 5
-
-
 def test_queries_import_nothing_heavy(lab: Any):
     fill(lab)
     program = """
 import sys
 import sounding
 assert "duckdb" not in sys.modules, "import sounding brought DuckDB"
-from sounding.asking.counting import count_results
 from sounding.asking.readonly import run_guarded
 rows = run_guarded(sys.argv[1], "SELECT count(*) FROM readings").rows
-count_results(sys.argv[1])
 sounding.open(sys.argv[1]).series("a", "loss").fetchall()
 print(rows[0][0], sorted({"torch", "pyarrow", "pandas", "numpy"} & set(sys.modules)))
 """
