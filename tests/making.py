@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sounding.config import Settings, load_config
-from sounding.deciding.plan import Patience, RunView, Wish, checkpoint_identity
+from sounding.deciding.patience import Patience
+from sounding.deciding.plan import RunView, Wish, checkpoint_identity
 from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
 from sounding.keeping.rows import Row
 from sounding.records import (
@@ -104,9 +105,16 @@ def view(readable: Iterable[Checkpoint], history: Iterable[Checkpoint] = (), **f
 
 
 def outcome(
-    key: Key, subject: Subject, ending: Ending = Ending.OK, *, attempt: int = 1, seq: int = 1, at: datetime = START
+    key: Key,
+    subject: Subject,
+    ending: Ending = Ending.OK,
+    *,
+    attempt: int = 1,
+    seq: int = 1,
+    at: datetime = START,
+    excused: int = 0,
 ) -> Outcome:
-    return Outcome(key, subject, ending, "because", attempt, seq, at)
+    return Outcome(key, subject, ending, "because", attempt, seq, at, excused)
 
 
 def publish(results: ResultsDirectory, rows: Iterable[Row], seq: int) -> str:

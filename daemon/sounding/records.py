@@ -378,6 +378,7 @@ class Task:
     subject: Subject
     options: Mapping[str, object]
     attempt: int = 1
+    excused: int = 0  # earlier attempts that ended through nobody's fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,6 +428,7 @@ class TaskResult:
 
 
 SETTLED = frozenset({Ending.OK, Ending.SKIPPED})
+BLAMELESS = frozenset({Ending.INTERRUPTED, Ending.GONE, Ending.SUPERSEDED})  # endings no plugin is to blame for
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,3 +442,14 @@ class Outcome:
     attempt: int
     seq: int
     recorded_at: datetime
+    excused: int = 0  # earlier attempts that ended through nobody's fault
+
+    @property
+    def mishaps(self) -> int:
+        """Attempts that ended through nobody's fault, this one included."""
+        return self.excused + (self.ending in BLAMELESS)
+
+    @property
+    def failures(self) -> int:
+        """Attempts that a plugin or its recipe is to blame for, this one included where it was not settled."""
+        return self.attempt - self.mishaps

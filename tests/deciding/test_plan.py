@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import PATIENCE, START, checkpoint, outcome, pair, sheet, uses, view, wish
 
-from sounding.deciding.plan import Patience, RunView, Wanted, Wish, basis, given_up, owed, wanted
-from sounding.records import Checkpoint, Ending, Key, OptionSheet, Outcome, PluginSheet, RecipeSheet, Task
+from sounding.deciding.patience import Patience, given_up
+from sounding.deciding.plan import RunView, Wanted, Wish, basis, owed, wanted
+from sounding.records import BLAMELESS, Checkpoint, Ending, Key, OptionSheet, Outcome, PluginSheet, RecipeSheet, Task
 
 NORM, CHANGE = wish(sheet()), wish(pair())
 LOSS = sheet("loss", cost="data", needs_recipe=True, passes=uses("predictions"))
@@ -244,10 +245,15 @@ def test_the_partners_of_what_is_owed_come_with_it():
 # --- trying again -----------------------------------------------------------------------------------------------
 
 
+def earlier(ending: Ending, attempt: int) -> int:
+    """How many earlier attempts are excused when all of them ended alike."""
+    return attempt - 1 if ending in BLAMELESS else 0
+
+
 def after(ending: Ending, attempt: int, seconds: float, patience: Patience = PATIENCE) -> list[Task]:
     run = view(steps(1))
     (want,) = wants(run, NORM)
-    before = outcome(want.key, want.subject, ending, attempt=attempt)
+    before = outcome(want.key, want.subject, ending, attempt=attempt, excused=earlier(ending, attempt))
     return tasks(run, NORM, outcomes={want.key: before}, now=START + timedelta(seconds=seconds), patience=patience)
 
 
@@ -286,10 +292,51 @@ def test_attempts_are_bounded_and_the_environment_is_borne_longer(ending: Ending
     assert len(after(ending, last - 1, 1e6)) == 1
     assert after(ending, last, 1e6) == []
     (want,) = wants(view(steps(1)), NORM)
-    assert [given_up(outcome(want.key, want.subject, ending, attempt=n), PATIENCE) for n in (last - 1, last)] == [
-        False,
-        True,
-    ]
+    ended = [outcome(want.key, want.subject, ending, attempt=n, excused=earlier(ending, n)) for n in (last - 1, last)]
+    assert [given_up(each, PATIENCE) for each in ended] == [False, True]
+
+
+def lived_through(endings: Iterable[Ending]) -> Outcome | None:
+    """The last outcome of one piece of work whose attempts ended so, one by one; None as soon as it is given up."""
+    run = view(steps(1))
+    (want,) = wants(run, NORM)
+    last: Outcome | None = None
+    for number, ending in enumerate(endings):
+        known = {} if last is None else {want.key: last}
+        now = START + timedelta(hours=2 * number)
+        due = tasks(run, NORM, outcomes=known, now=now, patience=PATIENCE)
+        if not due:
+            return None
+        (task,) = due
+        last = outcome(want.key, want.subject, ending, attempt=task.attempt, excused=task.excused, at=now)
+    return last
+
+
+def test_three_interruptions_and_a_failure_are_one_failed_attempt():
+    last = lived_through([Ending.INTERRUPTED] * 3 + [Ending.FAILED])
+    assert last is not None
+    assert (last.attempt, last.failures, last.mishaps) == (4, 1, 3)
+    assert not given_up(last, PATIENCE)
+    assert PATIENCE.due(last, last.recorded_at + PATIENCE.retry), "the delay is that of a first failure"
+    assert lived_through([Ending.INTERRUPTED] * 3 + [Ending.FAILED] * 3) is not None
+    assert lived_through([Ending.INTERRUPTED] * 3 + [Ending.FAILED] * 4) is None
+
+
+def test_failures_and_mishaps_in_any_order_are_each_bounded():
+    mixed = [Ending.CRASHED, Ending.GONE, Ending.TIMEOUT, Ending.SUPERSEDED, Ending.INTERRUPTED]
+    last = lived_through(mixed)
+    assert last is not None
+    assert (last.failures, last.mishaps) == (2, 3)
+    assert lived_through([*mixed, Ending.MEMORY, Ending.OK]) is None, "the third failure was the last"
+
+
+def test_work_under_which_the_machine_dies_again_and_again_is_given_up():
+    """A mark without a result is all that such a death leaves; it must not be tried for ever."""
+    assert lived_through([Ending.INTERRUPTED] * 15) is not None
+    assert lived_through([Ending.INTERRUPTED] * 16) is None
+    between = [Ending.INTERRUPTED] * 14 + [Ending.FAILED, Ending.INTERRUPTED]
+    assert lived_through(between) is not None
+    assert lived_through([*between, Ending.OK]) is None, "a failure between them does not begin the count anew"
 
 
 def test_work_that_the_daemon_died_under_is_tried_again_at_once():

@@ -72,19 +72,19 @@ def through_disk(tmp_path: Path, rows: list[Row]) -> list[Row]:
 
 
 def result(*findings: Finding, ending: Ending = Ending.OK) -> TaskResult:
-    task = Task(KEY, SUBJECT, {}, attempt=3)
+    task = Task(KEY, SUBJECT, {}, attempt=3, excused=2)
     return TaskResult(task, ending, "why", findings, 0.25, "probe", 7, "float32", "cuda:0")
 
 
 def test_an_outcome_comes_back(tmp_path: Path):
-    outcome = Outcome(KEY, SUBJECT, Ending.CRASHED, "signal 11", 2, 41, AT)
+    outcome = Outcome(KEY, SUBJECT, Ending.CRASHED, "signal 11", 2, 41, AT, excused=1)
     (row,) = through_disk(tmp_path, [outcome_row(outcome)])
     assert read_outcome(row) == outcome
 
 
 def test_the_outcome_of_a_result_comes_back_with_its_cost(tmp_path: Path):
     (row,) = through_disk(tmp_path, result_rows(Job(9, CHECKPOINT, ()), result(), SHEET, AT, 4096))
-    assert read_outcome(row) == Outcome(KEY, SUBJECT, Ending.OK, "why", 3, 9, AT)
+    assert read_outcome(row) == Outcome(KEY, SUBJECT, Ending.OK, "why", 3, 9, AT, excused=2)
     cost = {"wall_seconds": 0.25, "peak_memory_bytes": 4096, "options": '{"top_k": 10}', "code_digest": "digest"}
     assert cost.items() <= row.items()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sounding.config import Settings, Store
-from sounding.deciding.plan import given_up
+from sounding.deciding.patience import given_up
 from sounding.deciding.policy import patience
 from sounding.keeping.ledger import Ledger, Recorded
 from sounding.keeping.results import ResultsDirectory
@@ -135,7 +135,8 @@ class _Teller:
             return TaskStory(sheet.name, "skipped", outcome.reason)
         if outcome.ending is Ending.REDO:
             return TaskStory(sheet.name, "owed", f"{outcome.reason} {when}")
-        count = f"{outcome.ending}, attempt {outcome.attempt}: {outcome.reason}"
+        excused = f" ({outcome.mishaps} of them through nobody's fault)" if outcome.mishaps else ""
+        count = f"{outcome.ending}, attempt {outcome.attempt}{excused}: {outcome.reason}"
         if given_up(outcome, limits):
             return TaskStory(sheet.name, "failed", f"{count}; given up, `sounding redo` owes it again")
         return TaskStory(sheet.name, "waiting", f"{count}; it will be tried again")

@@ -8,8 +8,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from sounding.deciding.patience import Patience, given_up, next_attempt
 from sounding.records import (
     SETTLED,
     Against,
@@ -23,10 +24,6 @@ from sounding.records import (
     Task,
 )
 from sounding.schedule import Schedule
-
-_ENVIRONMENT = frozenset({Ending.INTERRUPTED, Ending.GONE, Ending.SUPERSEDED})  # endings no plugin is to blame for
-_ENVIRONMENT_PATIENCE = 5  # such endings are retried this many times as often as failures
-_LONGEST_DELAY = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +47,6 @@ class RunView:
     recipe: RecipeSheet | None = None  # None while there is none, or none known yet
     models: tuple[str, ...] = ("",)
     networks: Mapping[str, str] = field(default_factory=dict)  # key in the checkpoint, by the name of a model
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How often and how soon a piece of work is tried again."""
-
-    attempts: int
-    retry: timedelta
-
-    def exhausted(self, outcome: Outcome) -> bool:
-        """Whether the work is given up until somebody asks for it again."""
-        limit = self.attempts * (_ENVIRONMENT_PATIENCE if outcome.ending in _ENVIRONMENT else 1)
-        return outcome.attempt >= limit
-
-    def due(self, outcome: Outcome, now: datetime) -> bool:
-        """Whether the delay after a failed attempt has passed; it doubles with every attempt.
-
-        An outcome from the future means that a clock jumped: it is due.
-        """
-        if outcome.ending is Ending.INTERRUPTED or outcome.recorded_at > now:
-            return True
-        delay: timedelta = min(self.retry * 2 ** min(outcome.attempt - 1, 20), _LONGEST_DELAY)
-        return now >= outcome.recorded_at + delay
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +130,7 @@ def owed(
             waiting[identity] = waiting.get(identity, 0) + 1
             continue
         options = {option.name: option.value for option in want.sheet.options}
-        tasks.setdefault(identity, []).append(Task(want.key, want.subject, options, _next_attempt(outcome)))
+        tasks.setdefault(identity, []).append(Task(want.key, want.subject, options, *next_attempt(outcome)))
         if want.other is not None:
             others.setdefault(identity, {})[want.other.checkpoint_id] = want.other
     return {
@@ -168,11 +142,6 @@ def owed(
         )
         for identity, checkpoint in checkpoints.items()
     }
-
-
-def given_up(outcome: Outcome, patience: Patience) -> bool:
-    """Whether an unsettled outcome is the last there will be, short of a `redo`."""
-    return outcome.ending not in SETTLED and outcome.ending is not Ending.REDO and patience.exhausted(outcome)
 
 
 def coarse_to_fine(count: int) -> list[int]:
@@ -253,10 +222,6 @@ def _pair(
 
 def _key(sheet: PluginSheet, ground: str, subject: Subject) -> Key:
     return Key(sheet.name, sheet.version, sheet.options_hash, ground, subject.identity)
-
-
-def _next_attempt(outcome: Outcome | None) -> int:
-    return 1 if outcome is None or outcome.ending is Ending.REDO else outcome.attempt + 1
 
 
 def _digest(value: object) -> str:

@@ -3,7 +3,8 @@
 from datetime import timedelta
 
 from sounding.config import Settings
-from sounding.deciding.plan import Patience, Wish
+from sounding.deciding.patience import Patience
+from sounding.deciding.plan import Wish
 from sounding.records import Catalogue
 from sounding.schedule import parse_schedule
 

@@ -61,6 +61,7 @@ def result_rows(
         "status": result.ending.value,
         "reason": result.reason,
         "attempt": result.task.attempt,
+        "excused": result.task.excused,
         "options": _options_text(sheet),
         "wall_seconds": result.wall_seconds,
         "peak_memory_bytes": peak_memory_bytes,
@@ -80,6 +81,7 @@ def outcome_row(outcome: Outcome) -> Row:
         "status": outcome.ending.value,
         "reason": outcome.reason,
         "attempt": outcome.attempt,
+        "excused": outcome.excused,
         "readings": 0,
     }
 
@@ -150,8 +152,8 @@ def read_outcome(row: Mapping[str, Any]) -> Outcome:
     """The outcome that `result_rows` or `outcome_row` wrote."""
     subject = Subject(**{field.name: row[field.name] for field in fields(Subject)})
     key = Key(row["plugin"], row["version"], row["options_hash"], row["basis"], subject.identity)
-    ending = Ending(row["status"])
-    return Outcome(key, subject, ending, row["reason"], row["attempt"], row["seq"], _aware(row["recorded_at"]))
+    ending, at = Ending(row["status"]), _aware(row["recorded_at"])
+    return Outcome(key, subject, ending, row["reason"], row["attempt"], row["seq"], at, row["excused"] or 0)
 
 
 def read_checkpoint(row: Mapping[str, Any]) -> Checkpoint:

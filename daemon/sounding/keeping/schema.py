@@ -62,6 +62,7 @@ _FOUND = (
 _ENDED = (
     Column("reason", "VARCHAR", "why: of an outcome, a skip or a verdict, in words"),
     Column("attempt", "BIGINT", "number of the attempt, from 1"),
+    Column("excused", "BIGINT", "earlier attempts that ended through nobody's fault: interrupted, gone, superseded"),
     Column("options", "VARCHAR", "the plugin's options in force, JSON"),
     Column("wall_seconds", "DOUBLE", "wall time of the plugin, its passes counted where first used"),
     Column("peak_memory_bytes", "BIGINT", "highest anonymous memory of the worker during the job"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
 from sounding.keeping.rows import outcome_row
 from sounding.plugin import Run
-from sounding.records import Checkpoint, Ending, Job, Outcome, PluginSheet, RecipeSheet, SoundingError, TaskResult
+from sounding.records import Checkpoint, Ending, Job, Outcome, PluginSheet, RecipeSheet, SoundingError, Task, TaskResult
 from sounding.running.dispatch import Child, Death, Limits
 from sounding.running.worker import Answer, Call
 from sounding.stamps import stamp_of
@@ -101,9 +101,8 @@ class Crew:
     def begin_job(self, child: Child, job: Job, sheets: Mapping[str, PluginSheet], now: float) -> None:
         """Leave the job's mark and send it to a worker."""
         wall = datetime.now(UTC)
-        reason = "the daemon died while this was running"
         outcomes = [
-            outcome_row(Outcome(task.key, task.subject, Ending.INTERRUPTED, reason, task.attempt, job.seq, wall))
+            outcome_row(_outcome(task, Ending.INTERRUPTED, "the daemon died while this was running", job.seq, wall))
             for task in job.tasks
         ]
         mark = self._mark(job.seq)
@@ -154,10 +153,7 @@ class Crew:
         else:
             ending, reason = ended.ending, ended.reason
         wall = datetime.now(UTC)
-        rows = [
-            outcome_row(Outcome(task.key, task.subject, ending, reason, task.attempt, job.seq, wall))
-            for task in job.tasks
-        ]
+        rows = [outcome_row(_outcome(task, ending, reason, job.seq, wall)) for task in job.tasks]
         write_rows(self._temporary(job.seq), rows, self.results.at)
         results = tuple(TaskResult(task, ending, reason) for task in job.tasks)
         return self._publish(job, self._temporary(job.seq), results)
@@ -193,6 +189,11 @@ def publish_marks(results: ResultsDirectory) -> int:
             results.publish(mark, seq)
             died += 1
     return died
+
+
+def _outcome(task: Task, ending: Ending, reason: str, seq: int, wall: datetime) -> Outcome:
+    """The outcome of a task that no worker lived to report."""
+    return Outcome(task.key, task.subject, ending, reason, task.attempt, seq, wall, task.excused)
 
 
 def _changed(job: Job) -> tuple[Ending, str] | None:

@@ -5,7 +5,7 @@ import socket
 from collections import Counter
 from datetime import UTC, datetime
 
-from sounding.deciding.plan import given_up
+from sounding.deciding.patience import given_up
 from sounding.deciding.policy import patience
 from sounding.records import Ending, State
 from sounding.running.loop import Daemon
