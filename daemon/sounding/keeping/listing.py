@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from sounding.keeping.schema import COLUMNS
+from sounding.keeping.schema import COLUMNS, Column
 
 FOLD_PREFIX = "fold-"
 REPLACES = "sounding.replaces"  # JSON list of names
@@ -84,15 +84,15 @@ def live_names(names: Sequence[str], folds: Iterable[Fold]) -> list[str]:
     return [name for name in names if name not in replaced]
 
 
-def table_function(paths: Sequence[str]) -> str:
-    """SQL that reads exactly these files with exactly our columns: absent ones are NULL, unknown ones left out."""
+def table_function(paths: Sequence[str], table: Sequence[Column] = COLUMNS) -> str:
+    """SQL that reads exactly these files with a table's columns: absent ones are NULL, unknown ones left out."""
     if not paths:
-        columns = ", ".join(f'NULL::{column.type} AS "{column.name}"' for column in COLUMNS)
+        columns = ", ".join(f'NULL::{column.type} AS "{column.name}"' for column in table)
         return f"(SELECT {columns} WHERE false)"
     listed = ", ".join(quoted(path) for path in paths)
     columns = ", ".join(
         f"'{column.name}': {{'name': '{column.name}', 'type': '{column.type}', 'default_value': NULL}}"
-        for column in COLUMNS
+        for column in table
     )
     return f"read_parquet([{listed}], schema = MAP {{{columns}}})"
 
