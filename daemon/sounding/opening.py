@@ -41,6 +41,7 @@ class Opened:
         contents = contents_of(tree, own_names=own_names)
         self.tree = tree
         self.networks: Mapping[str, Mapping[str, Stored]] = contents.networks  # default first
+        self.left_out = contents.left_out  # of the same networks: why an entry is not among the tensors, by its name
         self.wrappers = contents.wrappers
         self.optimizer = contents.optimizer
         self.progress = contents.progress

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sounding.formats import format_of, torch_zip
-from sounding.records import Fact, Opaque, TensorRef
+from sounding.records import Fact, Opaque, State, TensorRef
 from sounding.seeing.contents import Contents, contents_of
 
 _Saved = Callable[[object], Contents]
@@ -114,15 +114,76 @@ def test_names_that_a_library_saved_are_kept(trainer_directory: Callable[..., Pa
     assert list(contents.networks["model"]) == ["model.w", "model.b"]
 
 
-def test_special_tensors_and_numbers_are_left_out_and_said(saved: _Saved):
-    state = {f"w{i}": torch.ones(2) for i in range(20)} | {"mask": torch.eye(3).to_sparse(), "updates": 5}
-    contents = saved({"state_dict": state, "global_step": 1})
-    assert len(contents.networks["state_dict"]) == 20
-    assert contents.wrappers == (
-        "taken from state_dict",
-        "left out mask, which is no plain tensor",
-        "left out updates, which is no plain tensor",
+def _special() -> dict[str, tuple[object, str]]:
+    ragged = [torch.ones(2), torch.ones(3)]
+    scales, zeros = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0, 1, 2])
+    return {
+        "sparse": (torch.eye(3).to_sparse(), "a sparse tensor, which is not read"),
+        "rows": (torch.eye(3).to_sparse_csr(), "a sparse tensor, which is not read"),
+        "ragged": (torch.nested.nested_tensor(ragged), "a nested tensor, which is not read"),
+        "jagged": (torch.nested.nested_tensor(ragged, layout=torch.jagged), "a nested tensor, which is not read"),
+        "quantized": (torch.quantize_per_tensor(torch.randn(3, 4), 0.1, 2, torch.qint8),
+                      "a quantized tensor, which is not read"),
+        "by_row": (torch.quantize_per_channel(torch.randn(3, 4), scales, zeros, 0, torch.quint8),
+                   "a quantized tensor, which is not read"),
+        "packed": (torch.quantize_per_channel(torch.randn(3, 4), scales, zeros.float(), 0, torch.quint4x2),
+                   "a quantized tensor, which is not read"),
+        "nowhere": (torch.empty(3, device="meta"), "a tensor without values, on the meta device, which is not read"),
+        "conjugate": (torch.ones(2, dtype=torch.complex64).conj(),
+                      "a conjugated or negated view of another tensor, which is not read"),
+        "negative": (torch.ones(2, dtype=torch.complex64).conj().imag,
+                     "a conjugated or negated view of another tensor, which is not read"),
+        "four_bits": (torch.zeros(8, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+                      "of type float4_e2m1fn_x2, which is not read"),
+        "bits": (torch.zeros(8, dtype=torch.uint8).view(torch.bits8), "of type bits8, which is not read"),
+        "updates": (5, "a number, no tensor"),
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's prototypes, while they are made
+@pytest.mark.parametrize("legacy", [False, True])
+def test_special_tensors_and_numbers_are_left_out_each_by_its_name(tmp_path: Path, legacy: bool):
+    special = _special()
+    state = {f"module.w{i}": torch.ones(2) for i in range(9)}
+    state |= {f"module.{name}": value for name, (value, _) in special.items() if not (legacy and name == "ragged")}
+    path = tmp_path / "ckpt.pt"
+    torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=not legacy)
+    kind = format_of(path)
+    assert kind is not None
+    assert kind.prove(path).state is State.COMPLETE
+    contents = contents_of(kind.read(path))
+    assert len(contents.networks["state_dict"]) == 9
+    expected = {name: why for name, (_, why) in special.items() if not (legacy and name == "ragged")}
+    assert contents.left_out["state_dict"] == expected
+    assert contents.wrappers == ("taken from state_dict", "removed module.")
+
+
+def test_a_network_of_nothing_but_special_tensors_is_one(saved: _Saved):
+    contents = saved({"model": {"a": torch.eye(3).to_sparse(), "b": torch.eye(3).to_sparse()}})
+    assert contents.networks == {"model": {}}
+    assert set(contents.left_out["model"]) == {"a", "b"}
+
+
+def test_special_buffers_of_a_whole_module_are_named(saved: _Saved):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    model[0].register_buffer("mask", torch.eye(2).to_sparse())
+    model[0].register_buffer("scratch", torch.eye(2).to_sparse(), persistent=False)
+    contents = saved({"model": model})
+    assert list(contents.networks["model"]) == ["0.weight", "0.bias"]
+    assert contents.left_out["model"] == {"0.mask": "a sparse tensor, which is not read"}
+
+
+def test_types_that_safetensors_has_and_torch_has_not_are_named(tmp_path: Path):
+    header = (
+        b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"q":{"dtype":"F4","shape":[4],"data_offsets":[4,6]}}'
     )
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(6))
+    kind = format_of(path)
+    assert kind is not None
+    contents = contents_of(kind.read(path), own_names=True)
+    assert list(contents.networks[""]) == ["w"]
+    assert contents.left_out[""] == {"q": "of type F4, which is not read"}
 
 
 def test_metrics_and_losses_are_no_networks():

@@ -132,6 +132,8 @@ def _value(name: str, whole: _Whole | None, found: Mapping[_Key, object]) -> obj
     pieces: list[Piece] = []
     for start, sizes in whole.blocks.items():
         ref = found.get((name, start))
+        if isinstance(ref, Opaque):
+            return ref
         if not isinstance(ref, TensorRef) or whole.dtype not in ITEM_BYTES:
             return Opaque("torch.Tensor", {"dtype": whole.dtype, "shape": whole.shape})
         if ref.shape != sizes:

@@ -14,6 +14,8 @@ TORCH_STORAGES: dict[str, str] = {
     "ComplexDoubleStorage": "complex128", "ComplexFloatStorage": "complex64",
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
     "ByteStorage": "uint8", "BoolStorage": "bool", "UntypedStorage": "uint8",
+    "QInt8Storage": "int8", "QUInt8Storage": "uint8", "QInt32Storage": "int32",  # of the numbers that stand for others
+    "QUInt4x2Storage": "uint8", "QUInt2x4Storage": "uint8",
 }  # fmt: skip
 
 # The names of the safetensors format.

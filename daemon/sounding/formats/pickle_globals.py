@@ -16,9 +16,10 @@ def _tensor_v2(storage: object, offset: object, size: object, stride: object, *r
 
 
 def _tensor_v3(storage: object, offset: object, size: object, stride: object, *rest: object) -> object:
-    dtype = str(rest[2]).removeprefix("torch.") if len(rest) > 2 else ""
+    kind = rest[2] if len(rest) > 2 else ""
+    dtype = (kind.__name__ if isinstance(kind, Sealed) else str(kind)).removeprefix("torch.")
     if dtype not in ITEM_BYTES:
-        return Foreign("torch._utils._rebuild_tensor_v3", (size, stride, str(dtype)))
+        return Foreign("torch._utils._rebuild_tensor_v3", (size, stride, dtype))
     return _flagged(view(storage, offset, size, stride, dtype), rest[3] if len(rest) > 3 else None)
 
 
@@ -26,6 +27,15 @@ def _flagged(tensor: View, metadata: object) -> object:
     """A tensor whose bytes are to be conjugated or negated first is not the plain view it looks like."""
     flagged = isinstance(metadata, dict) and (metadata.get("conj") or metadata.get("neg"))
     return Foreign("torch.Tensor", ("conjugate or negative view", tensor)) if flagged else tensor
+
+
+def _quantized(storage: object, offset: object, size: object, stride: object, *rest: object) -> object:
+    """The whole numbers that a quantized tensor is kept as, beside how they are scaled."""
+    try:
+        kept: object = view(storage, offset, size, stride)
+    except ImpossibleError:  # several numbers to a byte; or a lie, of which nothing is made
+        kept = (size, stride)
+    return Foreign("torch._utils._rebuild_qtensor", (kept, *rest[:1]))
 
 
 def _parameter(data: object, *_: object) -> object:
@@ -109,6 +119,7 @@ CALLS: dict[str, Callable[..., object]] = {
     "torch._utils._rebuild_tensor": _tensor_v2,
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_qtensor": _quantized,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._tensor._rebuild_from_type": _from_type,

@@ -42,6 +42,8 @@ class _Unpickler(pickle.Unpickler):
             return pid[1]  # the class of a module, which the legacy format keeps with its source
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], StorageKind):
             raise ImpossibleError(f"the pickle refers to something outside it: {str(pid)[:80]}")
+        if len(pid) > 5 and pid[5] is not None:
+            raise ImpossibleError("a storage inside another one, as torch wrote before 0.4; save it again")
         kind, key, count = pid[1], pid[2], pid[4]
         if type(count) is not int or not 0 <= count < 1 << 62:
             raise ImpossibleError(f"storage {str(key)[:40]} should hold {str(count)[:40]} elements")

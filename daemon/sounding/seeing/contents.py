@@ -23,6 +23,7 @@ class Contents:
     """The parts of a checkpoint that have a meaning."""
 
     networks: Mapping[str, Mapping[str, Stored]]  # by the key they were found under ("" is the top), default first
+    left_out: Mapping[str, Mapping[str, str]]  # of the same networks: why an entry was left out, by its name
     wrappers: tuple[str, ...]  # what was unwrapped, in words
     optimizer: object | None  # an optimizer's state dict, with tensors as leaves
     progress: Progress
@@ -30,9 +31,9 @@ class Contents:
 
 def contents_of(tree: object, *, own_names: bool = False) -> Contents:
     """Read the parts of a checkpoint off its tree; `own_names` as its format says."""
-    networks, wrappers = find_networks(tree, own_names=own_names)
+    found = find_networks(tree, own_names=own_names)
     optimizer = find_optimizer(tree)
-    return Contents(networks, wrappers, optimizer, find_progress(tree, optimizer))
+    return Contents(found.tensors, found.left_out, found.wrappers, optimizer, find_progress(tree, optimizer))
 
 
 def find_optimizer(tree: object) -> object | None:

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sounding.records import Opaque, Stored
+from sounding.seeing.special import is_special, why_left_out
 
 Network = dict[str, Stored]
+_Kind = TypeVar("_Kind")
 
 # Where networks usually are, best first; other keys follow in the order of the file.
 _USUAL = (
@@ -33,25 +36,37 @@ _DEEPEST = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Networks:
+    """What a tree holds of networks, by the key each was found under, the default first."""
+
+    tensors: Mapping[str, Network]
+    left_out: Mapping[str, Mapping[str, str]]  # of the same networks: why an entry is not among the tensors, by name
+    wrappers: tuple[str, ...]  # what was unwrapped, in words
+
+
+@dataclass(frozen=True, slots=True)
 class _Candidate:
-    tensors: Network
-    left_out: tuple[str, ...] = ()  # in words
+    entries: Mapping[str, object]  # tensors, and what is left out of them
+    said: tuple[str, ...] = ()  # in words
 
 
-def find_networks(tree: object, *, own_names: bool = False) -> tuple[dict[str, Network], tuple[str, ...]]:
-    """Networks by the key they were found under, default first, and what was unwrapped or left out, in words."""
+def find_networks(tree: object, *, own_names: bool = False) -> Networks:
+    """The networks under the names of their innermost modules; `own_names` as the checkpoint's format says."""
     found = dict(_candidates(tree, "", 0))
     if not found:
         found = _loose(tree)
     order = {key: place for place, key in enumerate(found)}
     networks: dict[str, Network] = {}
+    left_out: dict[str, dict[str, str]] = {}
     words: list[str] = []
     for key in sorted(found, key=lambda key: (_place(key), order[key])):
-        networks[key], said = unwrapped(found[key].tensors, strip_model=not own_names)
+        entries, said = unwrapped(found[key].entries, strip_model=not own_names)
+        networks[key] = {name: item for name, item in entries.items() if isinstance(item, Stored)}
+        left_out[key] = {name: why_left_out(item) for name, item in entries.items() if name not in networks[key]}
         where = f" of {key}" if len(found) > 1 else ""
-        words.extend(word + where for word in (*found[key].left_out, *said))
+        words.extend(word + where for word in (*found[key].said, *said))
     default = next(iter(networks), "")
-    return networks, (f"taken from {default}", *words) if default else tuple(words)
+    return Networks(networks, left_out, (f"taken from {default}", *words) if default else tuple(words))
 
 
 def _place(key: str) -> tuple[int, int]:
@@ -72,45 +87,44 @@ def _candidates(value: object, key: str, depth: int) -> Iterator[tuple[str, _Can
 
 
 def _as_network(value: object, depth: int) -> _Candidate | None:
-    """A state dict or a whole module as tensors by name; None for anything else."""
+    """A state dict or a whole module as entries by name; None for anything else."""
     if isinstance(value, Opaque) and isinstance(value.state, Mapping) and "_parameters" in value.state:
-        tensors: Network = {}
-        _collect_module(value, "", tensors, 0)
-        return _Candidate(tensors) if tensors else None
+        entries: dict[str, object] = {}
+        _collect_module(value, "", entries, 0)
+        return _Candidate(entries) if entries else None
     if _is_scripted(value):
         scripted = dict(_scripted_tensors(value, "", 0))
         return _Candidate(scripted, ("taken from a TorchScript module",)) if scripted else None
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         return None
-    tensors = {name: item for name, item in value.items() if isinstance(item, Stored)}
-    others = {name: item for name, item in value.items() if name not in tensors and not _is_extra(name)}
+    entries = {name: item for name, item in value.items() if not _is_extra(name, item)}
+    tensors = [item for item in entries.values() if isinstance(item, Stored) or is_special(item)]
     # States of random generators are lone byte vectors, metrics lone numbers.
-    if not any(ref.shape and ref.dtype != "uint8" for ref in tensors.values()):
+    if not any(is_special(item) or (item.shape and item.dtype != "uint8") for item in tensors):  # type: ignore[attr-defined]
         return None
-    if not all(_beside_tensors(item, depth) for item in others.values()) or len(others) * 9 > len(tensors):
+    others = [item for item in entries.values() if not isinstance(item, Stored) and not is_special(item)]
+    if len(others) * 9 > len(tensors) or not all(depth > 0 and _is_number(item) for item in others):
         return None
-    return _Candidate(tensors, tuple(f"left out {name}, which is no plain tensor" for name in others))
+    return _Candidate(entries)
 
 
-def _beside_tensors(item: object, depth: int) -> bool:
-    """Whether something that is no tensor may be in a state dict: special tensors may, and numbers below the top."""
-    if isinstance(item, Opaque):
-        return item.class_name.startswith(("torch._utils.", "torch.Tensor", "safetensors."))
-    return depth > 0 and (item is None or isinstance(item, (bool, int, float, str)))
+def _is_number(item: object) -> bool:
+    """Whether something that is no tensor may be in a state dict, below the top of a checkpoint."""
+    return item is None or isinstance(item, (bool, int, float, str))
 
 
-def _is_extra(name: str) -> bool:
-    return name == "__metadata__" or name.endswith("_extra_state")
+def _is_extra(name: str, item: object) -> bool:
+    return name == "__metadata__" or (name.endswith("_extra_state") and not isinstance(item, Stored))
 
 
-def _collect_module(module: Opaque, prefix: str, into: Network, depth: int) -> None:
+def _collect_module(module: Opaque, prefix: str, into: dict[str, object], depth: int) -> None:
     state = module.state
     if not isinstance(state, Mapping) or depth > 100:
         return
     hidden = state.get("_non_persistent_buffers_set") or ()
     for kind in ("_parameters", "_buffers"):
         for name, item in (state.get(kind) or {}).items():
-            if isinstance(item, Stored) and not (kind == "_buffers" and name in hidden):
+            if (isinstance(item, Stored) or is_special(item)) and not (kind == "_buffers" and name in hidden):
                 into[f"{prefix}{name}"] = item
     for name, child in (state.get("_modules") or {}).items():
         if isinstance(child, Opaque):
@@ -121,11 +135,11 @@ def _is_scripted(value: object) -> bool:
     return isinstance(value, Opaque) and value.class_name.startswith("__torch__.")
 
 
-def _scripted_tensors(module: object, prefix: str, depth: int) -> Iterator[tuple[str, Stored]]:
+def _scripted_tensors(module: object, prefix: str, depth: int) -> Iterator[tuple[str, object]]:
     """The tensors of a TorchScript module, whose attributes are its parameters, buffers and submodules alike."""
     state = module.state if isinstance(module, Opaque) else None
     for name, item in state.items() if isinstance(state, Mapping) and depth <= 100 else ():
-        if isinstance(item, Stored):
+        if isinstance(item, Stored) or is_special(item):
             yield f"{prefix}{name}", item
         elif _is_scripted(item):
             yield from _scripted_tensors(item, f"{prefix}{name}.", depth + 1)
@@ -140,10 +154,10 @@ def _loose(tree: object) -> dict[str, _Candidate]:
     return {"": _Candidate(tensors)} if any(ref.dtype != "uint8" for ref in tensors.values()) else {}
 
 
-def unwrapped(network: Network, *, strip_model: bool) -> tuple[Network, list[str]]:
+def unwrapped(network: Mapping[str, _Kind], *, strip_model: bool) -> tuple[Mapping[str, _Kind], list[str]]:
     """The network under the names of its innermost module, and what was removed, in words."""
     words: list[str] = []
-    average = {name: ref for name, ref in network.items() if name != _AVERAGE_COUNT}
+    average = {name: item for name, item in network.items() if name != _AVERAGE_COUNT}
     if len(average) < len(network) and all(name.startswith("module.") for name in average):
         network = average
         words.append(f"left out {_AVERAGE_COUNT}")
@@ -160,9 +174,11 @@ def unwrapped(network: Network, *, strip_model: bool) -> tuple[Network, list[str
     return network, words
 
 
-def _renamed(network: Network, names: Mapping[str, str], wrapper: str, words: list[str]) -> Network:
+def _renamed(
+    network: Mapping[str, _Kind], names: Mapping[str, str], wrapper: str, words: list[str]
+) -> Mapping[str, _Kind]:
     """The network under new names, unless two of them would become one."""
     if len(set(names.values())) < len(names) or all(old == new for old, new in names.items()):
         return network
     words.append(f"removed {wrapper}")
-    return {names[name]: ref for name, ref in network.items()}
+    return {names[name]: item for name, item in network.items()}
