@@ -26,6 +26,7 @@ from sounding.keeping.listing import fold_name, in_memory
 from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
 from sounding.keeping.rows import Row
 from sounding.keeping.schema import COLUMNS
+from sounding.keeping.worklist import works_in
 from sounding.running.status import Status, StoreStatus, write_status
 
 RUNS, CHECKPOINTS, PARTS = 200, 100, 125
@@ -120,7 +121,9 @@ def build(at: Path) -> None:
     for before, after in itertools.pairwise(itertools.accumulate(SHAPE, initial=0)):
         first, last = steps * before // sum(SHAPE), steps * after // sum(SHAPE)
         with in_memory({}) as connection:
-            copy_sorted(connection, f"({generated(first, last)})", results.jobs / fold_name(last, MOMENT), [])
+            source = f"({generated(first, last)})"
+            works = works_in(connection, source)
+            copy_sorted(connection, source, results.jobs / fold_name(last, MOMENT), [], works)
         print(f"  {last - first} jobs folded, {time.perf_counter() - start:.0f} s", file=sys.stderr)
     for job in range(steps, steps + LOOSE):
         tmp = results.tmp / tmp_name("bench", job)

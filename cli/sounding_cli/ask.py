@@ -10,12 +10,12 @@ from sounding.records import SoundingError
 Row: TypeAlias = dict[str, object]
 
 
-def ask(results: Path, sql: str, values: Sequence[object] = ()) -> list[Row]:
-    """The rows of a query over the views of this moment."""
+def ask(results: Path, sql: str, values: Sequence[object] = (), run: str | None = None) -> list[Row]:
+    """The rows of a query over the views of this moment; with a `run`, those of other runs may be missing."""
     from sounding.asking.query import connect, named_in, retried
 
     def read() -> list[Row]:
-        with connect(results, named_in(sql)) as connection:
+        with connect(results, named_in(sql), run) as connection:
             cursor = connection.execute(sql, list(values))
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -50,7 +50,7 @@ def _found(results: Path, store: str | None, run: str, wanted: Wanted) -> list[R
         either = "metric GLOB ? OR plugin GLOB ? OR plugin || '.' || metric GLOB ?"
         conditions.append(f"({' OR '.join(either for _ in wanted.metrics)})")
         values += [metric for metric in wanted.metrics for _ in range(3)]
-    return ask(results, f"{_READINGS}{' AND '.join(conditions)} ORDER BY store, step", values)
+    return ask(results, f"{_READINGS}{' AND '.join(conditions)} ORDER BY store, step", values, run)
 
 
 def _is(row: Row, metric: str) -> bool:

@@ -4,37 +4,24 @@ Readings are many and stale outcomes few, so the views leave out the readings of
 for those of current ones; where nothing is stale, which is usual, they test nothing at all.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
 import duckdb
 
 from sounding.asking.views import KEY, columns
 from sounding.keeping.listing import quoted
+from sounding.keeping.worklist import Network, Work
 
-# One row per plugin, setting, basis and run; `kinds` < `attempts` means that some subject was attempted again.
-_WORK = """
-    CREATE OR REPLACE TEMP TABLE work AS
-    SELECT record, plugin, version, options_hash, basis, store, run, model, max(seq) AS seq, count(*) AS attempts,
-        count(DISTINCT identity) AS kinds
-    FROM recorded WHERE record IN ('outcome', 'setting') GROUP BY ALL"""
-# A plugin without a recorded setting goes by its newest outcome.
-_IN_FORCE = """
-    CREATE OR REPLACE TEMP TABLE in_force AS
-    SELECT DISTINCT ON (plugin) plugin, version, options_hash FROM work
-    ORDER BY plugin, record = 'setting' DESC, seq DESC"""
-_RETIRED = """
-    SELECT plugin, in_force.version, in_force.options_hash FROM in_force JOIN work USING (plugin)
-    GROUP BY ALL HAVING count(DISTINCT (work.version, work.options_hash)) > 1 ORDER BY plugin"""
-_REPEATED = """
-    SELECT count(*) FROM (
-        SELECT attempts, kinds, count(*) OVER (PARTITION BY plugin, store, run, model) AS bases
-        FROM work SEMI JOIN in_force USING (plugin, version, options_hash) WHERE record = 'outcome'
-    ) WHERE kinds < attempts OR bases > 1"""
+Setting: TypeAlias = tuple[int, str]  # version and options hash
+
 _STALE = f"""
     CREATE OR REPLACE TEMP TABLE stale AS
     SELECT seq, plugin, model, other_checkpoint_id FROM (
         SELECT seq, status, {columns(KEY)},
             max(seq) OVER (PARTITION BY identity) AS newest,
             arg_max(basis, seq) OVER (PARTITION BY plugin, store, run, model) AS basis_in_force
-        FROM (SELECT * FROM recorded WHERE record = 'outcome') SEMI JOIN in_force USING (plugin, version, options_hash)
+        FROM recorded WHERE record = 'outcome' AND (plugin, version, options_hash) IN ({{in_force}})
     ) WHERE status IN ('ok', 'skipped') AND (seq < newest OR basis <> basis_in_force)"""
 
 # A plugin's work within one publication is told apart by these few columns. The test of `seq` alone comes first: it is
@@ -45,15 +32,40 @@ _NOT_STALE = """(seq NOT IN (SELECT seq FROM stale) OR NOT EXISTS (
         AND stale.other_checkpoint_id IS NOT DISTINCT FROM recorded.other_checkpoint_id))"""
 
 
-def current(connection: duckdb.DuckDBPyConnection) -> str:
-    """The SQL that, appended to a WHERE over `recorded`, leaves the readings whose work is current."""
-    for statement in (_WORK, _IN_FORCE):
-        connection.execute(statement).fetchall()
+def current(connection: duckdb.DuckDBPyConnection, works: Sequence[Work]) -> str:
+    """The SQL that, appended to a WHERE over `recorded`, leaves the readings whose work is current.
+
+    `works` are those of all files, also where `recorded` has those of one run alone.
+    """
+    in_force = settings_in_force(works)
     conditions = [
         f"(plugin <> {quoted(plugin)} OR (version = {version} AND options_hash = {quoted(options_hash)}))"
-        for plugin, version, options_hash in connection.execute(_RETIRED).fetchall()
+        for plugin, (version, options_hash) in sorted(in_force.items())
+        if len({(work.version, work.options_hash) for work in works if work.plugin == plugin}) > 1
     ]
-    if connection.execute(_REPEATED).fetchall() != [(0,)]:
-        connection.execute(_STALE).fetchall()
+    if may_be_stale(works, in_force):
+        listed = ", ".join(f"({quoted(p)}, {version}, {quoted(h)})" for p, (version, h) in in_force.items())
+        connection.execute(_STALE.format(in_force=listed)).fetchall()
         conditions.append(_NOT_STALE)
     return "".join(f" AND {condition}" for condition in conditions)
+
+
+def settings_in_force(works: Sequence[Work]) -> dict[str, Setting]:
+    """The setting that counts, by plugin: the last one recorded; without a record, that of its newest outcome."""
+    newest: dict[str, Work] = {}
+    for work in works:
+        known = newest.setdefault(work.plugin, work)
+        if (work.record == "setting", work.seq) > (known.record == "setting", known.seq):
+            newest[work.plugin] = work
+    return {plugin: (work.version, work.options_hash) for plugin, work in newest.items()}
+
+
+def may_be_stale(works: Sequence[Work], in_force: Mapping[str, Setting]) -> bool:
+    """Whether an outcome under a setting in force may be outdated: by a later attempt, or by another basis."""
+    bases: dict[tuple[str, Network], str] = {}
+    for work in works:
+        if work.record != "outcome" or (work.version, work.options_hash) != in_force[work.plugin]:
+            continue
+        if work.again or any(bases.setdefault((work.plugin, n), work.basis) != work.basis for n in work.networks):
+            return True
+    return False

@@ -4,6 +4,7 @@ Readers list the directory, leave out what a folded file replaces, and read exac
 the daemon never waits for them. A view is made only when it is asked for, because making one opens files.
 """
 
+import itertools
 import os
 import re
 import tempfile
@@ -15,8 +16,9 @@ import duckdb
 
 from sounding.asking.current import current
 from sounding.asking.spread import spread_attributes, spread_columns
-from sounding.asking.views import MACROS, TAKEN, VIEWS
+from sounding.asking.views import MACROS, OF_WORK, TAKEN, VIEWS
 from sounding.keeping.listing import in_memory, job_files, live_names, quoted, read_folds, table_function
+from sounding.keeping.worklist import Work, runs_of, works_by_file
 
 T = TypeVar("T")
 
@@ -29,14 +31,15 @@ _SETTINGS = {
 }
 
 
-def connect(results: str | Path, names: Iterable[str] = NAMES) -> duckdb.DuckDBPyConnection:
+def connect(results: str | Path, names: Iterable[str] = NAMES, run: str | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with the named views, all unless told, over the files of this moment.
 
+    With a `run`, views of work (readings, curves, outcomes, skips) may hold that run's rows alone, and are faster.
     A results directory without files, or none at all, gives empty views of the same columns. Use `fetchall`: a
     half-read answer blocks the connection.
     """
     connection = open_memory()
-    make_views_of(connection, results, names)
+    make_views_of(connection, results, names, run)
     return connection
 
 
@@ -45,13 +48,15 @@ def open_memory() -> duckdb.DuckDBPyConnection:
     return in_memory(_SETTINGS)
 
 
-def make_views_of(connection: duckdb.DuckDBPyConnection, results: str | Path, names: Iterable[str]) -> list[str]:
+def make_views_of(
+    connection: duckdb.DuckDBPyConnection, results: str | Path, names: Iterable[str], run: str | None = None
+) -> list[str]:
     """Make the named views over the files of this moment, and return the paths of those files."""
     wanted = set(names)
 
     def make() -> list[str]:
         paths = live_files(connection, results)
-        make_views(connection, paths, wanted)
+        make_views(connection, paths, wanted, run)
         return paths
 
     return retried(make)
@@ -77,12 +82,19 @@ def named_in(sql: str) -> set[str]:
     return set(re.findall(r"\w+", sql.lower())) & set(NAMES)
 
 
-def make_views(connection: duckdb.DuckDBPyConnection, paths: list[str], names: Iterable[str]) -> None:
+def make_views(
+    connection: duckdb.DuckDBPyConnection, paths: list[str], names: Iterable[str], run: str | None = None
+) -> None:
     """Make the named views and macros, and those they refer to, over exactly these files."""
     wanted = _with_needs(set(names))
     texts = {name: text for name, text in (VIEWS | MACROS).items() if name in wanted}
+    works: dict[str, list[Work]] = {}
+    if run is not None or any("{current}" in text for text in texts.values()):
+        works = works_by_file(connection, paths)
+    if run is not None and wanted <= OF_WORK:
+        paths = [path for path in paths if run in runs_of(works[path])]
     connection.execute(f"CREATE OR REPLACE TEMP VIEW recorded AS FROM {table_function(paths)}").fetchall()
-    filling = {"current": current(connection) if any("{current}" in text for text in texts.values()) else ""}
+    filling = {"current": current(connection, list(itertools.chain(*works.values())))}
     attributes: list[str] | None = None
     for name, text in texts.items():
         if "{attributes}" in text:

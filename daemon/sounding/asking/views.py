@@ -20,7 +20,7 @@ CURVE = (
 )  # fmt: skip
 SKIP = ("store", "run", "step", "checkpoint_id", "model", "plugin", "version", "part", "reason", "recorded_at")
 OUTCOME = (*SUBJECT, "plugin", "version", "options_hash", "options", "basis", "status", "reason", "attempt",
-           "readings", "seq", "wall_seconds", "peak_memory_bytes", "probe", "seed", "dtype", "device",
+           "excused", "readings", "seq", "wall_seconds", "peak_memory_bytes", "probe", "seed", "dtype", "device",
            "code_digest", "recorded_at")  # fmt: skip
 VERDICT = (
     "store", "run", "step", "checkpoint_id", "path", "status", "reason", "format", "fingerprint", "size_bytes",
@@ -94,6 +94,8 @@ VIEWS: dict[str, str] = {
     "examples": _empty(_EXAMPLES),
     "logs": _empty(_LOGS),
 }
+# Views of rows that only files with outcomes of the same run hold.
+OF_WORK = frozenset({"outcomes_all", "outcomes", "readings_all", "readings", "curves", "skips"})
 # Columns that an attribute of the same name would hide; the attribute is then called `run_…`.
 TAKEN: dict[str, frozenset[str]] = {
     "runs": frozenset({"store", "run", "first_step", "last_step", "checkpoints", "measured", "first_seen"}),

@@ -6,13 +6,15 @@ fresh files become a small fold, four small folds a larger one, until a file is 
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import duckdb
 
 from sounding.keeping.listing import REPLACES, SCHEMA_VERSION_KEY, in_memory, is_fold, quoted
 from sounding.keeping.schema import SCHEMA_VERSION
+from sounding.keeping.worklist import WORK, Work, worklist_text, works_by_file
 
 LOOSE = 64  # more fresh files than this are folded
 AT_ONCE = 2048  # no more files than this in one fold, so that its memory and time are bounded
@@ -42,8 +44,9 @@ def fold_files(paths: Sequence[Path], target: Path, replaces: Sequence[str]) -> 
     listed = ", ".join(quoted(os.fspath(path)) for path in paths)
     settings = {"memory_limit": SORT_MEMORY, "threads": "1", "temp_directory": quoted(f"{target}.spill")}
     with in_memory(settings) as connection:
+        works = works_by_file(connection, [os.fspath(path) for path in paths])
         source = f"read_parquet([{listed}], union_by_name = true)"
-        copy_sorted(connection, source, target, replaces, _newest_schema(connection, listed))
+        copy_sorted(connection, source, target, replaces, chain(*works.values()), _newest_schema(connection, listed))
 
 
 def copy_sorted(
@@ -51,10 +54,16 @@ def copy_sorted(
     source: str,
     target: Path,
     replaces: Sequence[str],
+    works: Iterable[Work],
     schema_version: int = SCHEMA_VERSION,
 ) -> None:
-    """Write the rows of the SQL source as a folded file; what does not fit the connection's memory is spilled."""
+    """Write the rows of the SQL source, and the works among them, as a folded file.
+
+    What does not fit the connection's memory is spilled.
+    """
     metadata = {REPLACES: json.dumps(list(replaces)), SCHEMA_VERSION_KEY: str(schema_version)}
+    if (worklist := worklist_text(works)) is not None:
+        metadata[WORK] = worklist
     pairs = ", ".join(f"{quoted(key)}: {quoted(value)}" for key, value in metadata.items())
     connection.execute(
         f"COPY (SELECT * FROM {source} ORDER BY {', '.join(SORTED_BY)}) TO {quoted(os.fspath(target))} "

@@ -30,6 +30,7 @@ from sounding.keeping.listing import (
     read_folds,
 )
 from sounding.keeping.schema import COLUMNS, SCHEMA_VERSION
+from sounding.keeping.worklist import WORK, worklist_of_rows
 
 # By default a directory called "lr=0.1" above the results would become a column. (The stubs know only names.)
 _NO_PARTITIONING: Any = None
@@ -60,10 +61,15 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]], at: At = lambda
     if unknown:
         raise ValueError(f"rows have columns that the results table has not: {sorted(unknown)}")
     fields = [field for field in SCHEMA if field.name in filled or field.name in ALWAYS]
-    schema = pa.schema(fields, {SCHEMA_VERSION_KEY: str(SCHEMA_VERSION)})
+    schema = pa.schema(fields)
+    told = {SCHEMA_VERSION_KEY: str(SCHEMA_VERSION)}
+    if (worklist := worklist_of_rows(rows)) is not None:
+        told[WORK] = worklist
     columns = {name: [_plain(row.get(name)) for row in rows] for name in schema.names}
     table = pa.table(columns, schema=schema).sort_by([(name, "ascending") for name in SORTED_BY])
-    pq.write_table(table, path, compression="zstd", store_schema=False)
+    with pq.ParquetWriter(path, schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(told)  # the schema's own would be left out with the stored schema
     at("before_fsync")
     fsync(path)
     at("after_fsync")
