@@ -53,18 +53,6 @@ def size_text(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def duration_text(seconds: float) -> str:
-    """A duration as people say it: 5 s, 12 min, 3 h 20 min, 4 d 2 h."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
 def _exponent(size: float) -> int:
     return math.floor(math.log10(size))
 

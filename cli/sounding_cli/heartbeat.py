@@ -3,18 +3,19 @@
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sounding.running.lock import holder
-from sounding.running.status import Status, age_seconds, read_status
-from sounding_cli.figures import duration_text, size_text
+from sounding.running.lock import Holder, Standing, holder
+from sounding.running.status import Status, age_seconds, duration_text, read_status
+from sounding_cli.figures import size_text
 from sounding_cli.screen import Column, table_of
 
+ENDED = ("stopped", "died")  # states in which a daemon says farewell
 _LITTLE_SHARE, _LITTLE_BYTES = 0.02, 2_000_000_000  # free space below both is worth a warning
 
 _STORES = (
@@ -33,7 +34,7 @@ class Account:
     """What there is to say of a results directory at one moment."""
 
     results: Path
-    alive: bool
+    holder: Holder | None
     status: Status | None
     files: int
     size_bytes: int
@@ -42,25 +43,30 @@ class Account:
     now: datetime
 
     @property
+    def alive(self) -> bool:
+        """Whether a daemon is known to work here now."""
+        return self.holder is not None and self.holder.alive
+
+    @property
     def nearly_full(self) -> bool:
         """Whether the disk of the results is about to fill up."""
         return self.free_bytes < _LITTLE_BYTES and self.free_bytes < _LITTLE_SHARE * self.total_bytes
 
     def plain(self) -> dict[str, object]:
-        """The same for programs."""
-        daemon = None if self.status is None else asdict(self.status)
+        """The same for programs; the keys are the same whether a daemon runs, has run, or never did."""
+        daemon = {field.name: None for field in fields(Status)} if self.status is None else asdict(self.status)
         disk = {"free_bytes": self.free_bytes, "total_bytes": self.total_bytes, "nearly_full": self.nearly_full}
         results = {"path": str(self.results), "files": self.files, "size_bytes": self.size_bytes}
-        return {"alive": self.alive, "daemon": daemon, "results": results, "disk": disk}
+        standing = (Standing.FREE if self.holder is None else self.holder.standing).value
+        return {"alive": self.alive, "lock": standing, "daemon": daemon, "results": results, "disk": disk}
 
 
 def account(results: Path) -> Account:
     """Look at a results directory and its daemon's heartbeat."""
-    found = holder(results)
     sizes = list(_sizes(results))
     disk = shutil.disk_usage(next(path for path in (results, *results.parents) if path.exists()))
     return Account(
-        results, found is not None and found.alive, read_status(results),
+        results, holder(results), read_status(results),
         len(sizes), sum(sizes), disk.free, disk.total, datetime.now(UTC),
     )  # fmt: skip
 
@@ -79,7 +85,7 @@ def drawn(account: Account) -> RenderableType:
             parts = [Text(), table_of(_store_rows(status), _columns(status))]
     if account.nearly_full:
         lines.append(_line("disk", f"nearly full: {size_text(account.free_bytes)} left; measuring will stop", "red"))
-    return Group(_daemon_line(account), *lines, *parts)
+    return Group(*_daemon_lines(account), *lines, *parts)
 
 
 def work_text(status: Status) -> str:
@@ -97,21 +103,41 @@ def running_texts(status: Status, now: datetime) -> list[str]:
     ]
 
 
-def _daemon_line(account: Account) -> Text:
+def _daemon_lines(account: Account) -> list[Text]:
+    """What is known of the daemon: the same lines however it was started, and whether or not it still runs."""
     status = account.status
+    text, style = _daemon_text(account)
+    lines = [_line("daemon", text, style)]
     if status is None:
-        text = "none has run here yet; `sounding watch` starts one" if not account.alive else "starting"
-        return _line("daemon", text, "yellow")
-    who = f"pid {status.pid} on {status.host}"
-    heard = duration_text(age_seconds(status, account.now))
+        return [*lines, _line("process", "none"), _line("since", "never"), _line("heartbeat", "never")]
+    started = datetime.fromisoformat(status.started)
+    lived = duration_text((account.now - started).total_seconds())
+    return [
+        *lines,
+        _line("process", f"pid {status.pid} on {status.host}"),
+        _line("since", f"{started:%Y-%m-%d %H:%M:%S} UTC, {lived} ago"),
+        _line("heartbeat", f"{duration_text(age_seconds(status, account.now))} ago"),
+    ]
+
+
+def _daemon_text(account: Account) -> tuple[str, str]:
+    status = account.status
+    if account.holder is not None and account.holder.standing is Standing.ELSEWHERE:
+        host = account.holder.host
+        text = f"held by host {host}, which cannot be asked from here; if it is gone: `sounding stop --forget`"
+        return text, "yellow"
+    if status is None:
+        return (
+            ("starting", "green") if account.alive else ("none has run here yet; `sounding start` starts one", "yellow")
+        )
     if account.alive:
-        return _line("daemon", f"{status.state}, {who}, heartbeat {heard} ago", "green")
-    ended = "stopped" if status.state == "stopped" else "ended without saying so; its last heartbeat was"
-    return _line("daemon", f"none is running; the last one ({who}) {ended} {heard} ago", "yellow")
+        return f"{status.state}, in the {status.mode}", "green"
+    ended = status.state if status.state in ENDED else "ended without saying so"
+    return f"not running; the last one, in the {status.mode}, {ended}", "yellow"
 
 
 def _line(name: str, text: str, style: str = "") -> Text:
-    return Text.assemble((f"{name:<9}", "bold"), (text, style))
+    return Text.assemble((f"{name:<11}", "bold"), (text, style))
 
 
 def _files(count: int) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sounding_cli.figures import duration_text, figure, figures, size_text, sparkline
+from sounding_cli.figures import figure, figures, size_text, sparkline
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,3 @@ def test_a_long_series_is_averaged_into_the_width() -> None:
 )
 def test_sizes(size: float, text: str) -> None:
     assert size_text(size) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(-1, "0 s"), (59.4, "59 s"), (60, "1 min"), (12_000, "3 h 20 min"), (360_000, "4 d 4 h")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration_text(seconds) == text

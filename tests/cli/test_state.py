@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections import namedtuple
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cli.lab import Lab
 
-from sounding.running.lock import Lock
-from sounding.running.status import Running, Status, StoreStatus, write_status
+from sounding.running.lock import LOCK, Lock
+from sounding.running.status import Mode, Running, Status, StoreStatus, write_status
 
 
 def busy(state: str = "measuring") -> Status:
@@ -40,7 +41,8 @@ def beating(lab: Lab) -> Lab:
 
 def test_status_without_a_daemon_gives_its_last_heartbeat_and_the_size_of_the_results(beating: Lab) -> None:
     text = beating.run("status")
-    assert "none is running; the last one (pid 4242 on node7)" in text
+    assert "not running; the last one, in the foreground, ended without saying so" in text
+    assert "pid 4242 on node7" in text
     assert "5 min ago" in text
     size = sum(path.stat().st_size for path in (beating.results / "jobs").iterdir())
     assert f"{size / 1000:.0f} kB in" in text
@@ -51,7 +53,8 @@ def test_status_with_a_live_daemon_shows_stores_owed_running_and_failed(beating:
     with Lock(beating.results):
         text = beating.run("status")
     for expected in (
-        "measuring, pid 4242 on node7",
+        "measuring, in the foreground",
+        "pid 4242 on node7",
         "7 owed (2 waiting to be tried again) · 40 done · 1 skipped · 3 failed",
         "measuring fast @ 300: loss, weight_norm (1 min)",
         "broken: no module named jax",
@@ -62,7 +65,7 @@ def test_status_with_a_live_daemon_shows_stores_owed_running_and_failed(beating:
 
 
 def test_status_before_any_daemon(empty_lab: Lab) -> None:
-    assert "none has run here yet; `sounding watch` starts one" in empty_lab.run("status")
+    assert "none has run here yet; `sounding start` starts one" in empty_lab.run("status")
     assert not empty_lab.results.exists()
 
 
@@ -70,6 +73,47 @@ def test_status_of_a_daemon_that_was_killed_does_not_say_that_it_stopped(beating
     assert "ended without saying so" in beating.run("status")
     write_status(beating.results, busy("stopped"))
     assert "ended without saying so" not in beating.run("status")
+
+
+LABELS = ["daemon", "process", "since", "heartbeat", "results", "work"]
+
+
+def labels(text: str) -> list[str]:
+    return [line.split()[0] for line in text.splitlines() if line and not line[0].isspace()]
+
+
+@pytest.mark.parametrize("mode", ["foreground", "background"])
+def test_status_tells_the_same_story_however_the_daemon_was_started(lab: Lab, mode: Mode) -> None:
+    status = replace(busy(), mode=mode, refusals=(), message="")
+    write_status(lab.results, status)
+    with Lock(lab.results):
+        alive, alive_plain = lab.run("status"), lab.json("status")
+    dead, dead_plain = lab.run("status"), lab.json("status")
+    assert f"measuring, in the {mode}" in alive
+    assert f"not running; the last one, in the {mode}, ended without saying so" in dead
+    for text in (alive, dead):
+        assert labels(text)[:6] == LABELS
+        assert "pid 4242 on node7" in text
+        assert f"{status.started[:10]} {status.started[11:19]} UTC, 2 h 0 min ago" in text
+        assert "5 min ago" in text
+    assert (alive_plain["alive"], dead_plain["alive"]) == (True, False)
+    assert (alive_plain["lock"], dead_plain["lock"]) == ("held", "free")
+    assert alive_plain["daemon"] == dead_plain["daemon"] == json.loads(json.dumps(asdict(status)))
+
+
+def test_status_has_the_same_fields_where_no_daemon_ever_ran(empty_lab: Lab) -> None:
+    assert labels(empty_lab.run("status")) == LABELS[:5]
+    plain = empty_lab.json("status")
+    assert plain["alive"] is False
+    assert list(plain["daemon"]) == list(asdict(busy()))
+    assert set(plain["daemon"].values()) == {None}
+
+
+def test_status_names_the_machine_that_holds_the_results_and_may_be_gone(beating: Lab) -> None:
+    there = {"host": "node9", "pid": 3, "since": "2026-05-01T00:00:00+00:00", "boot": "another", "born": "7"}
+    (beating.results / LOCK).write_text(json.dumps(there))
+    assert "held by host node9" in beating.run("status")
+    assert beating.json("status")["lock"] == "elsewhere"
 
 
 def test_status_says_when_the_disk_is_nearly_full(beating: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from sounding.records import SoundingError
-from sounding.running.status import HEARTBEAT, Running, Status, StoreStatus, age_seconds, read_status, write_status
+from sounding.running.status import (
+    HEARTBEAT,
+    Running,
+    Status,
+    StoreStatus,
+    age_seconds,
+    duration_text,
+    read_status,
+    write_status,
+)
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 STATUS = Status(
@@ -85,3 +94,10 @@ def test_a_heartbeat_that_a_crash_left_in_pieces_is_named(tmp_path: Path, text: 
 
 def test_age_is_counted_from_the_last_heartbeat():
     assert age_seconds(STATUS, NOW + timedelta(minutes=2)) == 120
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0 s"), (59.4, "59 s"), (60, "1 min"), (12_000, "3 h 20 min"), (360_000, "4 d 4 h")]
+)
+def test_durations(seconds: float, text: str):
+    assert duration_text(seconds) == text

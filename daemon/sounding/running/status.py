@@ -3,12 +3,14 @@
 import json
 import os
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from sounding.records import SoundingError
 
 HEARTBEAT = "daemon.json"
+Mode: TypeAlias = Literal["foreground", "background"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Status:
     pid: int
     started: str
     heartbeat: str
-    state: str  # starting, watching, measuring, stopped
+    state: str  # starting, watching, measuring, stopping, stopped; died where it could say so
     stores: tuple[StoreStatus, ...] = ()
     running: tuple[Running, ...] = ()
     owed: int = 0  # tasks that remain to be done
@@ -54,6 +56,7 @@ class Status:
     refusals: tuple[str, ...] = ()  # plugins that cannot be used, and why
     recipe_problems: tuple[str, ...] = ()  # "store/run: why the recipe cannot be used"
     message: str = ""  # what a person should know now, such as a full disk
+    mode: Mode = "foreground"  # how it was started
 
 
 def write_status(results: Path, status: Status) -> None:
@@ -87,3 +90,26 @@ def read_status(results: Path) -> Status | None:
 def age_seconds(status: Status, now: datetime) -> float:
     """Seconds since the last heartbeat, by the clocks of two processes: for display, never for a decision."""
     return (now - datetime.fromisoformat(status.heartbeat)).total_seconds()
+
+
+def heard(results: Path, now: datetime | None = None) -> str:
+    """When the last daemon here was heard of, in words."""
+    try:
+        status = read_status(results)
+    except SoundingError:
+        return "its last heartbeat cannot be read"
+    if status is None:
+        return "no heartbeat yet"
+    return f"last heartbeat {duration_text(age_seconds(status, now or datetime.now(UTC)))} ago"
+
+
+def duration_text(seconds: float) -> str:
+    """A duration as people say it: 5 s, 12 min, 3 h 20 min, 4 d 2 h."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
