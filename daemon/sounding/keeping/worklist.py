@@ -108,12 +108,12 @@ def read_worklist(text: str) -> Iterator[Work]:
     held = json.loads(text)
     networks = [tuple(network) for network in held["networks"]]
     for *told, numbers in held["works"]:
-        yield Work(*told, networks=tuple(networks[number] for number in numbers))
+        yield Work(*(*told, tuple(networks[number] for number in numbers)))
 
 
 def _asked(connection: duckdb.DuckDBPyConnection, source: str, file: str) -> Iterator[tuple[str, Work]]:
     for path, *told, networks in connection.execute(_HELD.format(source=source, file=file)).fetchall():
-        yield path, Work(*told, networks=tuple(sorted(tuple(network) for network in networks or ())))
+        yield path, Work(*(*told, tuple(sorted(tuple(network) for network in networks or ()))))
 
 
 def _work_of(row: Mapping[str, object]) -> Work:
