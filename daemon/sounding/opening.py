@@ -43,10 +43,11 @@ class Opened:
         self.networks: Mapping[str, Mapping[str, Stored]] = contents.networks  # default first
         self.left_out = contents.left_out  # of the same networks: why an entry is not among the tensors, by its name
         self.wrappers = contents.wrappers
-        self.optimizer = contents.optimizer
+        self.optimizers = contents.optimizers
         self.progress = contents.progress
         self._maps: dict[str, mmap.mmap] = {}
         self._spans: dict[_SpanKey, tuple[memoryview, torch.Tensor]] = {}
+        self._copies: weakref.WeakValueDictionary[_SpanKey, memoryview] = weakref.WeakValueDictionary()
         self._held: dict[_SpanKey, weakref.ref[memoryview]] = {}  # still used by tensors when last asked to close
 
     def __enter__(self) -> "Opened":
@@ -109,9 +110,12 @@ class Opened:
             if len(view) < ref.storage_bytes:
                 raise SoundingError(f"{ref.file} has become shorter while it was read.")
             if ref.storage_start % item:
-                # Only formats in which a tensor has its storage to itself begin one at an odd byte. The copy is the
-                # caller's to keep: a checkpoint of such tensors may be larger than memory.
-                return torch.frombuffer(bytearray(view), dtype=torch.uint8).untyped_storage()
+                # torch cannot map what begins at an odd byte, as in safetensors and legacy files. The copy lives as long
+                # as the tensors on it: a checkpoint of such tensors may be larger than memory.
+                copy = self._copies.get(key)
+                if copy is None:
+                    copy = self._copies[key] = memoryview(bytearray(view))
+                return torch.frombuffer(copy, dtype=torch.uint8).untyped_storage()
             self._spans[key] = (view, torch.frombuffer(view, dtype=torch.uint8))
         return self._spans[key][1].untyped_storage()
 

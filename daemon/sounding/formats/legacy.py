@@ -1,5 +1,6 @@
 """What torch.save wrote before its zip: pickles one after the other, then the bytes of each storage."""
 
+import pickle
 import pickletools
 import struct
 from collections.abc import Callable, Mapping
@@ -23,8 +24,8 @@ from sounding.formats.sampling import Digest
 from sounding.formats.stubs import Storage
 from sounding.formats.window import window
 
-_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # a pickle of torch's magic number, after its protocol
-_PROTOCOLS = (b"\x80\x02", b"\x80\x03")
+_MAGIC = 0x1950A86A20F9469CFC6C  # torch's own number
+_HEADS = tuple(pickle.dumps(_MAGIC, protocol) for protocol in (2, 3, 4, 5))
 _VERSION = 1001
 _PICKLES = ("magic number", "version", "system", "structure", "storage keys")
 _COUNT_BYTES = 8
@@ -40,8 +41,8 @@ class _Layout:
 def _claims(path: Path) -> bool:
     if path.is_dir():
         return False
-    head = first_bytes(path, len(_PROTOCOLS[0]) + len(_MAGIC))
-    return any((protocol + _MAGIC).startswith(head) for protocol in _PROTOCOLS) and len(head) > 0
+    found = first_bytes(path, max(map(len, _HEADS)))
+    return len(found) > 0 and any(found.startswith(head) or head.startswith(found) for head in _HEADS)
 
 
 def check(path: Path) -> str:
