@@ -1,7 +1,7 @@
 """The parent's side of its children: starting them, deadlines, memory limits, and what a death looked like.
 
-Children come from a forkserver that has imported torch, so a fresh one costs tens of milliseconds. Deadline and
-memory limit live here, where nothing a child does can outlast them.
+Children come from a forkserver that has imported torch and the engine, so a fresh one costs tens of milliseconds.
+Deadline and memory limit live here, where nothing a child does can outlast them.
 """
 
 import multiprocessing
@@ -17,6 +17,8 @@ from sounding.records import Ending, SoundingError
 from sounding.running.gauge import anonymous_bytes
 from sounding.running.worker import Answer, Call, serve
 
+# What every child needs and what starts no thread as it is imported, as pyarrow does: a fork would lose it.
+_PRELOAD = ("torch", "sounding.measuring.measure")
 _RECYCLE_AFTER = 200  # calls; memory creeps in long-lived processes
 _JOIN_SECONDS = 5.0
 
@@ -41,10 +43,10 @@ class Died(SoundingError):
     """A call ended with the life of its child; the message says how."""
 
 
-def context(preload: tuple[str, ...] = ("torch",)) -> ForkServerContext:
+def context() -> ForkServerContext:
     """The forkserver that children come from; it imports torch and never runs it, which would hang its children."""
     forkserver = multiprocessing.get_context("forkserver")
-    forkserver.set_forkserver_preload(list(preload))
+    forkserver.set_forkserver_preload(list(_PRELOAD))
     return forkserver
 
 
