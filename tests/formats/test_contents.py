@@ -35,7 +35,7 @@ def test_a_state_dict_at_the_top_is_the_network():
     contents = contents_of(_state("w", "b"))
     assert list(contents.networks) == [""]
     assert contents.wrappers == ()
-    assert contents.optimizer is None
+    assert contents.optimizers == ()
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_states_of_other_things_are_no_networks():
             "scaler": _state("s"), "lr_schedulers": [{"last_epoch": 1}]}  # fmt: skip
     contents = contents_of(tree)
     assert list(contents.networks) == ["model"]
-    assert contents.optimizer is adam
+    assert contents.optimizers == (adam,)
 
 
 def test_tensors_beside_numbers_at_the_top_are_a_network():
@@ -200,7 +200,7 @@ def test_a_state_that_holds_everything_one_level_down():
     adam = {"state": {}, "param_groups": [{"lr": 0.5, "step": 8}]}
     contents = contents_of({"app": {"model": _state("w"), "optimizer": adam}})
     assert list(contents.networks) == ["app.model"]
-    assert contents.optimizer is adam
+    assert contents.optimizers == (adam,)
     assert contents.progress.updates == Fact(8, "optimizer.param_groups.step")
 
 

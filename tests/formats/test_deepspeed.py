@@ -34,10 +34,10 @@ def test_weights_and_moments_are_put_together_from_all_ranks(tmp_path: Path, sta
     with open_checkpoint(str(directory)) as opened:
         assert list(opened.networks) == ["model"]
         _assert_equal(opened, dict(opened.networks["model"]), expected)
-        assert isinstance(opened.optimizer, dict)
-        found = {name: state["exp_avg"] for name, state in opened.optimizer["state"].items()}
+        assert isinstance(opened.optimizers[0], dict)
+        found = {name: state["exp_avg"] for name, state in opened.optimizers[0]["state"].items()}
         _assert_equal(opened, found, moments)
-        assert [group["params"] for group in opened.optimizer["param_groups"]] == [
+        assert [group["params"] for group in opened.optimizers[0]["param_groups"]] == [
             ["0.weight", "1.weight", "2.weight"], ["0.bias", "1.bias", "2.bias"],
         ]  # fmt: skip
         progress = opened.progress

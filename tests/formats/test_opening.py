@@ -107,7 +107,7 @@ def test_trainer_directories_equal_what_was_saved(trainer_directory: Callable[..
     with open_checkpoint(str(directory)) as opened:
         assert list(opened.networks) == ["model"]
         assert len(opened.networks["model"]) == 9
-        optimizer = opened.optimizer
+        (optimizer,) = opened.optimizers
         assert isinstance(optimizer, dict)
         for place, state in theirs["state"].items():
             for name, value in state.items():

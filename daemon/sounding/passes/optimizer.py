@@ -1,63 +1,137 @@
-"""The pass `optimizer`: what a checkpoint kept of the optimizer, and what belongs to which weight."""
+"""The pass `optimizer`: what a checkpoint kept of the optimizers, and what belongs to which weight."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from sounding.opening import Opened
+from sounding.passes.assignment import Assignment, assign
+from sounding.passes.recognition import is_decoupled, recognise
 from sounding.passes.weights import Weights
 from sounding.plugin import Unavailable, shared_pass
 from sounding.records import Plain, Stored
 
+_FIRST_MOMENTS = ("exp_avg", "moment1", "momentum_buffer", "m")
+_SECOND_MOMENTS = ("exp_avg_sq", "moment2", "square_avg", "variance", "n", "sum")
+
 
 @dataclass(frozen=True)
 class Group:
-    """A parameter group: its settings (`lr`, `weight_decay`, `betas` …) and its parameters' names, where known."""
+    """Parameters of one kind of optimizer and their settings (`lr`, `weight_decay`, `betas` … as stored).
+
+    `kind` is recognised from what is kept: sgd, adam, adamw, "adam or adamw" (older torch stored both alike),
+    adafactor, lion, muon, soap, shampoo, adan, adamp, lamb, nadam, radam, adamax, rmsprop, adagrad, adadelta or
+    unknown. `parameters` are the names that are known, maybe not all.
+    """
 
     settings: Mapping[str, object]
     parameters: tuple[str, ...]
+    kind: str = "unknown"
 
     def number(self, key: str) -> float | None:
         """A setting that is a number, else None."""
         value = self.settings.get(key)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
+    @property
+    def learning_rate(self) -> float | None:
+        """The stored rate: of the next update, where a scheduler has stepped. None when it is computed elsewhere."""
+        return self.number("lr")
+
+    @property
+    def weight_decay(self) -> float:
+        """λ; 0 where none is set."""
+        return self.number("weight_decay") or self.number("wd") or 0.0
+
+    @property
+    def decoupled(self) -> bool | None:
+        """Whether weight decay acts on the weights alone, not through the gradient; None: cannot be known."""
+        return is_decoupled(self.kind, self.settings)
+
+    @property
+    def betas(self) -> tuple[float, ...]:
+        """Decay rates of the moments; empty where there are none."""
+        own = self.settings.get("adamw_betas") if self.kind == "adamw" else None
+        values = own or self.settings.get("betas")
+        return tuple(float(each) for each in values) if isinstance(values, Sequence) else ()
+
+    @property
+    def epsilon(self) -> float | None:
+        """What is added to the root of the second moment."""
+        return next((found for key in ("eps", "epsilon", "adamw_eps") if (found := self.number(key)) is not None), None)
+
+    @property
+    def momentum(self) -> float:
+        """μ of SGD, Muon and their kind; 0 without."""
+        return self.number("momentum") or 0.0
+
 
 @dataclass(frozen=True)
 class Optimizer:
-    """An optimizer's state.
+    """The optimizers' state.
 
-    `name` is recognised from what it keeps, not from a class name: sgd, adam, adamw, "adam or adamw" (older torch
-    stored both alike), lion, muon, rmsprop, adagrad, adadelta or unknown. `state` maps weight → key → value and is
-    empty when nothing says which state belongs to which weight; `mapping` says in words how that was found.
+    `name` is the groups' kind, or several joined by " + ". `state` maps weight → key → value, only for weights of which
+    it is certain; `raw` has everything there is by the stored index. Tensors are mapped when they are asked for, and
+    not a byte of them is read before. `mapping` says in words how indices were matched with weights.
     """
 
     name: str
     groups: tuple[Group, ...]
-    state: Mapping[str, Mapping[str, torch.Tensor | Plain]]
+    state: Mapping[str, Mapping[str, Any]]
     mapping: str
+    raw: Mapping[Any, Mapping[str, Any]]
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Group]:
+        return {name: group for group in self.groups for name in group.parameters}
+
+    def group_of(self, name: str) -> Group | None:
+        """The settings under which a weight is trained; None where that is not known."""
+        return self._by_name.get(name)
+
+    def first_moment(self, name: str) -> torch.Tensor | None:
+        """The running mean of a weight's gradients (momentum), of its shape; None where there is none."""
+        return self._moment(name, _FIRST_MOMENTS)
+
+    def second_moment(self, name: str) -> torch.Tensor | None:
+        """The running mean of squared gradients; None without, or where only its factors are kept."""
+        return self._moment(name, _SECOND_MOMENTS)
+
+    def _moment(self, name: str, keys: Sequence[str]) -> torch.Tensor | None:
+        values = self.state.get(name, {})
+        found = next((values[key] for key in keys if key in values), None)
+        return found if isinstance(found, torch.Tensor) else None
 
 
-@shared_pass(version=1)
+@shared_pass(version=2)
 def optimizer(opened: Opened, weights: Weights) -> Optimizer:
-    """The stored optimizer; its state tensors are mapped, not read."""
-    tree = opened.optimizer
-    if isinstance(tree, Sequence) and not isinstance(tree, str) and len(tree) == 1:
-        tree = tree[0]
-    if not isinstance(tree, Mapping) or not isinstance(tree.get("param_groups"), Sequence):
+    """The stored optimizers; their state tensors are mapped, not read."""
+    trees = [each for each in opened.optimizers if isinstance(each, Mapping)]
+    if not trees:
         raise Unavailable("the checkpoint holds no optimizer state")
-    stored: Mapping[Any, Mapping[str, Any]] = tree.get("state") or {}
-    settings = [{key: value for key, value in group.items() if key != "params"} for group in tree["param_groups"]]
-    indices = [list(group.get("params") or ()) for group in tree["param_groups"]]
-    names, mapping = _names(indices, settings, stored, weights)
-    groups = tuple(
-        Group(each, tuple(names[index] for index in group if index in names))
-        for each, group in zip(settings, indices, strict=True)
-    )
-    state = {names[index]: _State(opened, values) for index, values in stored.items() if index in names}
-    return Optimizer(recognise(stored, settings), groups, state, mapping)
+    several = len(trees) > 1
+    groups: list[Mapping[str, Any]] = []
+    states: dict[Any, Mapping[str, Any]] = {}
+    for number, tree in enumerate(trees):
+        for group in tree["param_groups"]:
+            indices = [(number, each) if several else each for each in group.get("params") or ()]
+            groups.append({**_read_scalars(opened, group), "params": indices})
+        for index, values in (tree.get("state") or {}).items():
+            if isinstance(values, Mapping):
+                states[(number, index) if several else index] = values
+    found = _assigned(groups, states, weights)
+    raw = {index: _State(opened, values) for index, values in states.items()}
+    state = {name: raw[index] for index, name in found.names.items() if index in raw}
+    kinds = [
+        each
+        for group, members in zip(groups, found.members, strict=True)
+        for each in _split(group, members, found, states)
+    ]
+    return Optimizer(" + ".join(dict.fromkeys(each.kind for each in kinds)), tuple(kinds), state, found.words, raw)
 
 
 class _State(Mapping[str, Any]):
@@ -68,8 +142,17 @@ class _State(Mapping[str, Any]):
         self._values = values
 
     def __getitem__(self, key: str) -> Any:
-        value = self._values[key]
-        return self._opened.tensor(value) if isinstance(value, Stored) else value
+        return self._mapped(self._values[key])
+
+    def _mapped(self, value: Any) -> Any:
+        if isinstance(value, Stored):
+            return self._opened.tensor(value)
+        if isinstance(value, list | tuple):
+            return [self._mapped(each) for each in value]
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values  # the inherited one would map the tensor to find out
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -78,59 +161,36 @@ class _State(Mapping[str, Any]):
         return len(self._values)
 
 
-# Distinguishing marks: keys of the per-parameter state, keys of the parameter group, and the name; first match wins.
-_MARKS: tuple[tuple[frozenset[str], frozenset[str], str], ...] = (
-    (frozenset({"momentum_buffer"}), frozenset({"ns_steps"}), "muon"),
-    (frozenset({"exp_avg", "exp_avg_sq"}), frozenset({"decoupled_weight_decay"}), "adam"),
-    (frozenset({"exp_avg", "exp_avg_sq"}), frozenset({"betas"}), "adam or adamw"),
-    (frozenset({"exp_avg"}), frozenset({"betas"}), "lion"),
-    (frozenset({"square_avg", "acc_delta"}), frozenset({"rho"}), "adadelta"),
-    (frozenset({"square_avg"}), frozenset({"alpha"}), "rmsprop"),
-    (frozenset({"sum"}), frozenset({"lr_decay"}), "adagrad"),
-    (frozenset({"momentum_buffer"}), frozenset({"momentum"}), "sgd"),
-    (frozenset(), frozenset({"momentum", "dampening", "nesterov"}), "sgd"),
-)
+def _read_scalars(opened: Opened, group: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with numbers that were stored as tensors read: torch does that to `lr` when it compiles."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Stored) and math.prod(value.shape) == 1:
+            return opened.tensor(value).item()
+        return value
+
+    return {key: plain(value) for key, value in group.items() if key != "params"}
 
 
-def recognise(state: Mapping[Any, Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]) -> str:
-    """An optimizer's name from the keys it keeps per parameter and per group."""
-    kept = frozenset(key for values in state.values() for key in values)
-    settings = frozenset(key for group in groups for key in group)
-    for state_keys, group_keys, name in _MARKS:
-        if state_keys <= kept and group_keys <= settings:
-            decoupled = name == "adam" and any(group.get("decoupled_weight_decay") for group in groups)
-            return "adamw" if decoupled else name
-    return "unknown"
+def _assigned(
+    groups: Sequence[Mapping[str, Any]], states: Mapping[Any, Mapping[str, Any]], weights: Weights
+) -> Assignment:
+    shapes = {name: weights.shape(name) for name in weights.parameters()}
+    stored = [name for group in groups for name in group.get("param_names") or ()]
+    return assign([group["params"] for group in groups], states, stored, shapes, weights.ordered)
 
 
-def _names(
-    indices: Sequence[Sequence[Any]],
-    settings: Sequence[Mapping[str, Any]],
-    state: Mapping[Any, Mapping[str, Any]],
-    weights: Weights,
-) -> tuple[dict[Any, str], str]:
-    """Parameter index → weight name, where it can be derived and every state tensor's shape agrees."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.parameters().items()}
-    flat = [index for group in indices for index in group]
-    matrices = [name for name in shapes if len(shapes[name]) >= 2]
-    vectors = [name for name in shapes if len(shapes[name]) < 2]
-    stored = [name for group in settings for name in group.get("param_names") or ()]
-    candidates = (
-        ([index for index in flat if index in shapes], "by the names it is stored under"),
-        (stored, "by the names stored in the parameter groups"),
-        (list(shapes), "by the order of the weights"),
-        ([*matrices, *vectors], "by order, matrices in the first group and vectors in the second"),
-        ([*vectors, *matrices], "by order, vectors in the first group and matrices in the second"),
-    )
-    for order, words in candidates:
-        names = dict(zip(flat, order, strict=False))
-        if len(order) == len(flat) and all(
-            _fits(state.get(index, {}), shapes.get(name)) for index, name in names.items()
-        ):
-            return names, words
-    return {}, "unknown: no order of the weights fits the shapes of the state"
-
-
-def _fits(values: Mapping[str, Any], shape: tuple[int, ...] | None) -> bool:
-    shapes = {tuple(value.shape) for value in values.values() if hasattr(value, "shape")}
-    return shape is not None and shapes <= {shape, (), (1,)}
+def _split(
+    group: Mapping[str, Any], members: Sequence[str], found: Assignment, states: Mapping[Any, Mapping[str, Any]]
+) -> list[Group]:
+    """A stored group as one for each kind of optimizer in it: some Muons treat vectors with an AdamW of their own."""
+    settings: dict[str, Plain | Any] = {key: value for key, value in group.items() if key != "params"}
+    everything = {key for index in group["params"] for key in states.get(index, {})}
+    index_of = {found.names[index]: index for index in group["params"] if index in found.names}
+    kinds: dict[str, list[str]] = {}
+    for name in members:
+        kept = states.get(index_of.get(name)) or everything
+        kinds.setdefault(recognise(kept, settings), []).append(name)
+    if not kinds:
+        kinds = {recognise(everything, settings): []}
+    return [Group(settings, tuple(names), kind) for kind, names in kinds.items()]

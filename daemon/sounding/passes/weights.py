@@ -50,6 +50,15 @@ class Weights(Mapping[str, torch.Tensor]):
         names = [name for name in refs if name not in self.tied and _is_parameter(name, refs[name])]
         return _Chosen(self, names)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape; nothing is mapped for it."""
+        return tuple(self._refs[name].shape)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the names come in the network's own order; safetensors files sort theirs."""
+        return not any(isinstance(ref, TensorRef) and ref.file.endswith(".safetensors") for ref in self._refs.values())
+
     @property
     def dtype(self) -> str:
         """Name of the floating-point type that most parameters are stored in."""

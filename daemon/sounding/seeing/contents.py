@@ -1,21 +1,15 @@
-"""What a checkpoint's tree holds: its networks, its optimizer, and how far training had come. No torch."""
+"""What a checkpoint's tree holds: its networks, its optimizers, and how far training had come. No torch."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sounding.records import Opaque, Progress, Stored
 from sounding.seeing.networks import find_networks
 from sounding.seeing.progress import find_progress
 
-_OPTIMIZER_KEYS = (
-    "optimizer",
-    "optimizer_state_dict",
-    "optimizer_states",
-    "optimizer_state",
-    "optimizers",
-    "optim",
-    "opt",
-)
+# "optimizer", "optimizer_state_dict", "optimizer_states", "optim", "optimizers", "optimizer1", "optimizer_muon" …
+_OPTIMIZER_KEY = re.compile(r"(optimizers?|optim|opt)(_state(s|_dict)?|_?\d+|_[a-z]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,34 +19,36 @@ class Contents:
     networks: Mapping[str, Mapping[str, Stored]]  # by the key they were found under ("" is the top), default first
     left_out: Mapping[str, Mapping[str, str]]  # of the same networks: why an entry was left out, by its name
     wrappers: tuple[str, ...]  # what was unwrapped, in words
-    optimizer: object | None  # an optimizer's state dict, with tensors as leaves
+    optimizers: tuple[object, ...]  # their state dicts, with tensors as leaves
     progress: Progress
 
 
 def contents_of(tree: object, *, own_names: bool = False) -> Contents:
     """Read the parts of a checkpoint off its tree; `own_names` as its format says."""
     found = find_networks(tree, own_names=own_names)
-    optimizer = find_optimizer(tree)
-    return Contents(found.tensors, found.left_out, found.wrappers, optimizer, find_progress(tree, optimizer))
+    optimizers = find_optimizers(tree)
+    progress = find_progress(tree, next(iter(optimizers), None))
+    return Contents(found.tensors, found.left_out, found.wrappers, optimizers, progress)
 
 
-def find_optimizer(tree: object) -> object | None:
-    """The optimizer's state dict (the first one's, if there are several), None without."""
+def find_optimizers(tree: object) -> tuple[object, ...]:
+    """The optimizers' state dicts, in the order of the file."""
     if not isinstance(tree, Mapping):
-        return None
+        return ()
     for place in (tree, *(item for item in tree.values() if isinstance(item, Mapping))):
-        for key in _OPTIMIZER_KEYS:
-            found = _state_dict(place.get(key))
-            if found is not None:
-                return found
-    return None
+        keys = [key for key in place if isinstance(key, str) and _OPTIMIZER_KEY.fullmatch(key)]
+        found = tuple(each for key in keys for each in _state_dicts(place[key]))
+        if found:
+            return found
+    return ()
 
 
-def _state_dict(value: object) -> object | None:
+def _state_dicts(value: object) -> Iterator[object]:
     if isinstance(value, Opaque):
         value = value.state
     if isinstance(value, Mapping):
-        return value if "param_groups" in value else None
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return next((found for item in value if (found := _state_dict(item)) is not None), None)
-    return None
+        if "param_groups" in value:
+            yield value
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        for item in value:
+            yield from _state_dicts(item)
