@@ -35,7 +35,10 @@ Metric = MetricSheet
 #   network     which of the checkpoint's networks is measured; "" is its default one (str)
 #   device      where models are to be computed (torch.device)
 #   other       over="pair" only: the plugin's own passes, computed for the second checkpoint (sounding.passes.Other)
-ROOTS = ("opened", "checkpoint", "run", "recipe", "network", "device", "other")
+#   past        over="run" only: what is known of the run; ask for the passes `history`, `logs`, `checkpoints` instead
+ROOTS = ("opened", "checkpoint", "run", "recipe", "network", "device", "other", "past")
+OF_ONE = ("opened", "checkpoint", "other")  # roots that a run as a whole has not
+OF_A_RUN = ("past",)  # roots that only a run as a whole has
 
 
 class Unavailable(Exception):

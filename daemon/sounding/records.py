@@ -337,8 +337,8 @@ class RecipeSheet:
 class Subject:
     """The thing measured: a checkpoint, an ordered pair of checkpoints, or a run or group at a horizon.
 
-    Of a run or group, `checkpoint_id` is the digest of the exact set of its checkpoints, `step` and `horizon` the
-    last one that entered.
+    Of a run or group, `checkpoint_id` is the digest of exactly what entered (readings, checkpoints, log), `step` is
+    its last checkpoint's, and `horizon` the last step or logged update that entered.
     """
 
     over: Over
@@ -351,12 +351,15 @@ class Subject:
     other_step: int | None = None
     other_checkpoint_id: str | None = None
     horizon: int | None = None
+    members: int | None = None  # of a run or group: measurements or checkpoints that entered
+    log_rows: int | None = None  # of a run or group: rows of the training log that entered
 
     @property
     def identity(self) -> str:
         """The part of a subject that makes two measurements the same."""
-        horizon = () if self.horizon is None else (str(self.horizon),)
-        return "|".join((self.over, self.checkpoint_id, self.other_checkpoint_id or "", self.model, *horizon))
+        extent = (self.horizon, self.members, self.log_rows)
+        told = () if extent == (None, None, None) else ("" if each is None else str(each) for each in extent)
+        return "|".join((self.over, self.checkpoint_id, self.other_checkpoint_id or "", self.model, *told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +385,27 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Ground:
+    """A setting under which readings in force were made, for one network."""
+
+    plugin: str
+    version: int
+    options_hash: str
+    basis: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunInput:
+    """What a job over a run may read."""
+
+    results: str  # directory
+    files: tuple[str, ...]  # names under its `jobs/`, exactly those that the plan was made from
+    grounds: tuple[Ground, ...]  # which of the readings in them are in force
+    checkpoints: tuple[Checkpoint, ...]  # that can be read, ascending
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """Tasks that share one opened checkpoint; the unit of execution and of publication (one file of results)."""
 
@@ -395,6 +419,12 @@ class Job:
     passes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # settings by pass name
     models: Mapping[str, str] = field(default_factory=dict)  # key of a network in the checkpoint, by the model's name
     device: str = "cpu"
+    run_input: RunInput | None = None  # of tasks over the run as a whole, which are in a job of their own
+
+    @property
+    def sources(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints that may be read; a job over a run only goes by its `checkpoint`, and may read others."""
+        return (self.checkpoint, *self.others) if self.run_input is None else self.run_input.checkpoints
 
 
 class Ending(StrEnum):

@@ -1,6 +1,6 @@
 """What plugin authors test with: the pytest fixture `sounding_plugin`, there wherever sounding is installed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +29,9 @@ class Trial(Protocol):
         functions: Mapping[str, Any] | None = None,
         attributes: Mapping[str, int | float | str] | None = None,
         also: Iterable[Pass[Any, Any]] = (),
+        history: Mapping[Any, Any] | None = None,
+        logs: Mapping[str, Any] | None = None,
+        checkpoints: Sequence[Mapping[str, Any]] = (),
         **options: object,
     ) -> list[Finding]:
         """Measure a checkpoint made of these; return the plugin's findings.
@@ -36,6 +39,10 @@ class Trial(Protocol):
         `checkpoint` is what a trainer would give torch.save, by default `{"model": model.state_dict()}`; `previous`
         is the second checkpoint of a pair. `functions` are further functions of a recipe (`loss`, `forward`, or an
         `architecture` instead of `model`), `also` are passes of the author's own, `options` the plugin's options.
+
+        A plugin over a run is given its past instead: `history` maps a metric ("loss.loss"), or (metric, part,
+        split), to (steps, values) or a `Course`; `logs` maps a key to (updates, values); `checkpoints` are what a
+        trainer saved at steps 0, 1, 2 … in turn.
 
         Fails the test when the plugin fails, when a second run's readings differ, when weights or the model were
         changed, or when tensors of the checkpoint, modes, `.grad` or hooks were left behind.

@@ -1,7 +1,7 @@
 """The engine behind the fixture of `sounding.testing`: a plugin run as the worker would, and watched more closely."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +18,21 @@ from sounding.measuring.discovery import Loaded, assemble, load
 from sounding.measuring.leaks import given_tensors
 from sounding.measuring.measure import Damage, measured
 from sounding.measuring.supply import PassFailure
+from sounding.passes.past import Past, given_past
 from sounding.probe import Probe
 from sounding.recipe import Recipe
-from sounding.records import Checkpoint, Ending, Finding, Job, Key, SoundingError, Subject, Task, TaskResult
+from sounding.records import (
+    Checkpoint,
+    Ending,
+    Finding,
+    Job,
+    Key,
+    RunInput,
+    SoundingError,
+    Subject,
+    Task,
+    TaskResult,
+)
 from sounding.stamps import stamp_of
 
 if TYPE_CHECKING:
@@ -40,8 +52,16 @@ def trial_in(directory: Path) -> "Trial":
         functions: Mapping[str, Any] | None = None,
         attributes: Mapping[str, int | float | str] | None = None,
         also: Iterable[AnyPass] = (),
+        history: Mapping[Any, Any] | None = None,
+        logs: Mapping[str, Any] | None = None,
+        checkpoints: Sequence[Mapping[str, Any]] = (),
         **options: object,
     ) -> list[Finding]:
+        recipe = _recipe(model, probe, functions or {})
+        if plugin.over == "run":
+            known = tuple(_saved(directory / f"step{step}.pt", tree, step) for step, tree in enumerate(checkpoints))
+            job = _job_of_run(plugin, directory, known, options, attributes or {})
+            return _twice(job, _loaded(plugin, also), plugin, recipe, given_past(history or {}, logs or {}, known))
         if checkpoint is None:
             checkpoint = {"model": model.state_dict()} if model is not None else None
         if checkpoint is None:
@@ -49,13 +69,13 @@ def trial_in(directory: Path) -> "Trial":
         now = _saved(directory / "now.pt", checkpoint, 1)
         others = () if previous is None else (_saved(directory / "previous.pt", previous, 0),)
         job = Job(1, now, (_task(plugin, now, others, options),), others, dict(attributes or {}))
-        return _twice(job, _loaded(plugin, also), plugin, _recipe(model, probe, functions or {}))
+        return _twice(job, _loaded(plugin, also), plugin, recipe)
 
     return run
 
 
-def _twice(job: Job, loaded: Loaded, plugin: AnyPlugin, recipe: Recipe) -> list[Finding]:
-    first, second = (_once(job, loaded, plugin, recipe) for _ in range(2))
+def _twice(job: Job, loaded: Loaded, plugin: AnyPlugin, recipe: Recipe, past: Past | None = None) -> list[Finding]:
+    first, second = (_once(job, loaded, plugin, recipe, past) for _ in range(2))
     for one, other in zip(first.findings, second.findings, strict=False):
         if repr(one) != repr(other):
             pytest.fail(f"{plugin.name} found {one} in a first run and {other} in a second: seed what it draws")
@@ -66,9 +86,9 @@ def _twice(job: Job, loaded: Loaded, plugin: AnyPlugin, recipe: Recipe) -> list[
     return list(first.findings)
 
 
-def _once(job: Job, loaded: Loaded, plugin: AnyPlugin, recipe: Recipe) -> TaskResult:
+def _once(job: Job, loaded: Loaded, plugin: AnyPlugin, recipe: Recipe, past: Past | None) -> TaskResult:
     try:
-        with Bench(job, loaded, recipe) as bench:
+        with Bench(job, loaded, recipe, past) as bench:
             result = _watched(bench, job.tasks[0], plugin)
     except SoundingError as error:  # a tensor of the checkpoint outlived the plugin
         pytest.fail(str(error))
@@ -113,6 +133,19 @@ def _saved(path: Path, tree: Mapping[str, Any], step: int) -> Checkpoint:
     torch.save(dict(tree), path)
     name, stamp = path.stem, stamp_of(path)
     return Checkpoint(name, "test", "test", step, str(path), "torch", name, stamp, step, datetime.now(UTC))
+
+
+def _job_of_run(
+    plugin: AnyPlugin,
+    directory: Path,
+    known: tuple[Checkpoint, ...],
+    options: Mapping[str, object],
+    attributes: Mapping[str, int | float | str],
+) -> Job:
+    last = known[-1] if known else _saved(directory / "last.pt", {}, 0)
+    subject = Subject("run", "test", "test", last.step, "the run", horizon=last.step, members=len(known), log_rows=0)
+    task = Task(Key(plugin.name, plugin.version, "", "", subject.identity), subject, dict(options))
+    return Job(1, last, (task,), attributes=dict(attributes), run_input=RunInput(str(directory), (), (), known))
 
 
 def _task(plugin: AnyPlugin, now: Checkpoint, others: tuple[Checkpoint, ...], options: Mapping[str, object]) -> Task:

@@ -18,7 +18,7 @@ WORKER_SIDE_MODULES = {
     "batch", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds", "testing",
     "trial",
 }  # fmt: skip
-PUBLIC_MODULES = {"plugin", "records", "passes", "numbers"}
+PUBLIC_MODULES = {"plugin", "records", "passes", "numbers", "fitting"}
 PARENTS = (
     "sounding",
     "sounding.running.service",

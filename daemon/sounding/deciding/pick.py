@@ -9,28 +9,44 @@ from sounding.records import Checkpoint, Ending, Key, Outcome, Task
 DEADLY = frozenset({Ending.CRASHED, Ending.TIMEOUT, Ending.MEMORY, Ending.INTERRUPTED})
 
 
+_OF_RUN = 0.5  # rank of what is owed on a run: it is rare, so it delays no backfill by much
+
+
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """What is owed in one run, with its readable checkpoints in ascending order."""
 
     readable: tuple[Checkpoint, ...]
     owed: Mapping[str, Owed]  # by checkpoint id
+    whole: Owed | None = None  # what is owed on the run itself
 
-    def in_order(self) -> Iterator[tuple[int, Owed]]:
-        """What is owed with its rank: 0 for the newest checkpoint, then coarse to fine."""
-        for rank, position in enumerate(coarse_to_fine(len(self.readable))):
-            owed = self.owed.get(self.readable[position].checkpoint_id)
-            if owed is not None and owed.tasks:
-                yield rank, owed
+    @property
+    def everything(self) -> tuple[Owed, ...]:
+        """All that is owed, in no order."""
+        return (*self.owed.values(), *(() if self.whole is None else (self.whole,)))
+
+    def in_order(self) -> Iterator[tuple[float, Owed]]:
+        """What is owed with its rank: 0 for the newest checkpoint, then the run itself, then coarse to fine."""
+        ranked: list[tuple[float, Owed | None]] = [
+            (rank, self.owed.get(self.readable[position].checkpoint_id))
+            for rank, position in enumerate(coarse_to_fine(len(self.readable)))
+        ]
+        ranked.insert(1, (_OF_RUN, self.whole))
+        yield from ((rank, owed) for rank, owed in ranked if owed is not None and owed.tasks)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Tasks to run together on one checkpoint."""
+    """Tasks to run together on one checkpoint, or on the run that it is the last one of."""
 
     checkpoint: Checkpoint
     tasks: tuple[Task, ...]
     others: tuple[Checkpoint, ...]
+
+    @property
+    def of_run(self) -> bool:
+        """Whether the run itself is measured."""
+        return self.tasks[0].subject.over == "run"
 
 
 def choose(plans: Iterable[RunPlan], running: frozenset[Key], is_suspect: Callable[[Key], bool]) -> Choice | None:
@@ -38,7 +54,7 @@ def choose(plans: Iterable[RunPlan], running: frozenset[Key], is_suspect: Callab
 
     A task under which a worker or the daemon has died before runs alone, so that it can harm only itself.
     """
-    best: tuple[tuple[int, float], Choice] | None = None
+    best: tuple[tuple[float, float], Choice] | None = None
     for plan in plans:
         for rank, owed in plan.in_order():
             urgency = (min(rank, 1), -owed.checkpoint.first_seen.timestamp() if rank == 0 else rank)

@@ -58,6 +58,7 @@ class Wanted:
     sheet: PluginSheet
     checkpoint: Checkpoint
     other: Checkpoint | None = None
+    before: Outcome | None = None  # what this goes on from, where its own key has no outcome yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Owed:
 
 def checkpoint_identity(store: str, run: str, step: int, fingerprint: str) -> str:
     """The checkpoint's id: path is no part of it, so the same content under two names is one checkpoint."""
-    return _digest([store, run, step, fingerprint])
+    return digest_text([store, run, step, fingerprint])
 
 
 def basis(
@@ -85,7 +86,7 @@ def basis(
         ground.append([recipe.version, dict(sorted(recipe.probe_hashes.items()))])
     if network:
         ground.append({"network": network})
-    return _digest(ground)
+    return digest_text(ground)
 
 
 def wanted(
@@ -121,7 +122,7 @@ def owed(
     waiting: dict[str, int] = {}
     checkpoints: dict[str, Checkpoint] = {}
     for want in wants:
-        outcome = outcomes.get(want.key)
+        outcome = outcomes.get(want.key, want.before)
         identity = want.checkpoint.checkpoint_id
         if outcome is not None and (outcome.ending in SETTLED or given_up(outcome, patience)):
             continue
@@ -224,6 +225,7 @@ def _key(sheet: PluginSheet, ground: str, subject: Subject) -> Key:
     return Key(sheet.name, sheet.version, sheet.options_hash, ground, subject.identity)
 
 
-def _digest(value: object) -> str:
+def digest_text(value: object) -> str:
+    """Digest of plain values, equal in every process."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

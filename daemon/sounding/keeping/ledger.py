@@ -55,6 +55,7 @@ class Ledger:
 
     results: ResultsDirectory
     outcomes: dict[Key, Outcome] = field(default_factory=dict)
+    keys: dict[RunName, set[Key]] = field(default_factory=dict)  # of the outcomes, by run
     endings: Counter[Ending] = field(default_factory=Counter)  # how many of the outcomes ended how
     unsettled: dict[Key, Outcome] = field(default_factory=dict)  # those of the outcomes that do not settle their key
     recorded: dict[str, Recorded] = field(default_factory=dict)  # by path
@@ -62,12 +63,14 @@ class Ledger:
     attributes: dict[RunName, dict[tuple[str, str], tuple[int, Attribute]]] = field(default_factory=dict)
     settings: dict[str, Setting] = field(default_factory=dict)  # by plugin
     greatest_seq: int = 0
+    listed: tuple[str, ...] = ()  # the files that count, all of them read
     _placed: dict[str, tuple[int, str]] = field(default_factory=dict)  # seq and path of a checkpoint, by its id
     _read: set[str] = field(default_factory=set)
 
     def refresh(self) -> set[RunName]:
         """Read the files that appeared since the last call; the runs they speak of."""
-        new = [name for name in self.results.files() if name not in self._read]
+        names = self.results.files()
+        new = [name for name in names if name not in self._read]
         changed: set[RunName] = set()
         for row in self.results.read_rows(new, tuple(_TAKERS)) if new else ():
             self.greatest_seq = max(self.greatest_seq, _seq(row))
@@ -75,11 +78,17 @@ class Ledger:
             if row["run"] is not None:
                 changed.add(_run(row))
         self._read.update(new)
+        self.listed = tuple(names)
         return changed
 
     def folded(self, name: str) -> None:
         """Take note of a file that only repeats rows already read."""
         self._read.add(name)
+        self.listed = tuple(name for name in self.results.files() if name in self._read)
+
+    def of_run(self, run: RunName) -> list[Outcome]:
+        """The newest outcomes of all work on a run."""
+        return [self.outcomes[key] for key in self.keys.get(run, ())]
 
     def recognise(self, sighting: Sighting) -> Recorded | None:
         """What was recorded of this very sighting: the same path with the same stamp."""
@@ -100,6 +109,8 @@ class Ledger:
             return
         if before is not None:
             self.endings[before.ending] -= 1
+        else:
+            self.keys.setdefault(_run(row), set()).add(outcome.key)
         self.endings[outcome.ending] += 1
         self.outcomes[outcome.key] = self.unsettled[outcome.key] = outcome
         if outcome.ending in SETTLED:

@@ -28,7 +28,9 @@ _SUBJECT = (
     Column("other_run", "VARCHAR", "run of the second checkpoint of a pair"),
     Column("other_step", "BIGINT", "step of the second checkpoint of a pair"),
     Column("other_checkpoint_id", "VARCHAR", "identity of the second checkpoint of a pair"),
-    Column("horizon", "BIGINT", "last step that entered a measurement over a run or group"),
+    Column("horizon", "BIGINT", "last step or logged update that entered a measurement over a run or group"),
+    Column("members", "BIGINT", "measurements or checkpoints that entered a measurement over a run or group"),
+    Column("log_rows", "BIGINT", "rows of the training log that entered a measurement over a run or group"),
 )
 _WORK = (
     Column("plugin", "VARCHAR", "name of the plugin"),

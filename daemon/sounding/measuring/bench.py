@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
+from sounding.keeping.past import read_courses
+from sounding.keeping.series import read_series
 from sounding.measuring.collecting import AnyPlugin
 from sounding.measuring.discovery import Loaded
 from sounding.measuring.supply import PassFailure, Supply
 from sounding.opening import Opened, open_checkpoint
-from sounding.passes import Other
-from sounding.plugin import Run
+from sounding.passes import History, Logs, Other, Past
+from sounding.plugin import OF_ONE, Run
 from sounding.recipe import Recipe, load_recipe
 from sounding.records import Checkpoint, Ending, Job, RecipeSheet, SoundingError, Task
 
@@ -23,10 +25,12 @@ _OWN = ("checkpoint", "run", "opened")  # roots that `other` offers whether or n
 class Bench:
     """Opens on demand, serves tasks, and lets go of everything at the end; a context manager."""
 
-    def __init__(self, job: Job, loaded: Loaded, recipe: Recipe | None = None) -> None:
+    def __init__(self, job: Job, loaded: Loaded, recipe: Recipe | None = None, past: Past | None = None) -> None:
         self.job = job
         self.loaded = loaded
         self._recipe = recipe
+        self._past = past  # in place of what the job's files tell
+        self._pasts: list[Past] = []
         self._pending = list(job.tasks)
         self._supplies: dict[tuple[str, str], Supply] = {}
         self._opened: dict[str, Opened] = {}
@@ -46,7 +50,10 @@ class Bench:
         with ExitStack() as stack:
             for each in self._opened.values():
                 stack.callback(each.close)
-            self._opened = {}
+            for past in self._pasts:
+                for close in past.closing:
+                    stack.callback(close)
+            self._opened, self._pasts = {}, []
 
     def values(self, plugin: AnyPlugin, task: Task) -> list[Any]:
         """A plugin's positional arguments. Raises PassFailure when one of them cannot be had."""
@@ -82,12 +89,33 @@ class Bench:
         """The passes of one network of one of the job's checkpoints."""
         key = (checkpoint_id, network)
         if key not in self._supplies:
-            checkpoint = self._checkpoints.get(checkpoint_id)
-            if checkpoint is None:
-                raise PassFailure(Ending.FAILED, f"the job does not carry the checkpoint {checkpoint_id}")
-            roots = self._roots(checkpoint, network)
+            roots = self._roots_of(checkpoint_id, network)
             self._supplies[key] = Supply(self.loaded, roots, self.job.passes, checkpoint_id)
         return self._supplies[key]
+
+    def _roots_of(self, subject_id: str, network: str) -> Mapping[str, Callable[[], Any]]:
+        checkpoint = self._checkpoints.get(subject_id)
+        if checkpoint is not None:
+            return self._roots(checkpoint, network)
+        if any(task.subject.checkpoint_id == subject_id and task.subject.over == "run" for task in self.job.tasks):
+            last = self.job.checkpoint
+            roots = self._roots(last, network)
+            kept = {name: make for name, make in roots.items() if name not in OF_ONE}
+            return {**kept, "past": partial(self._look_back, last, network)}
+        raise PassFailure(Ending.FAILED, f"the job does not carry the checkpoint {subject_id}")
+
+    def _look_back(self, last: Checkpoint, network: str) -> Past:
+        past, given = self._past, self.job.run_input
+        if past is None:
+            if given is None:
+                raise SoundingError("the job does not carry what is known of the run.")
+            past = Past(
+                lambda: History(read_courses(given, last.store, last.run, network)),
+                lambda: Logs(read_series(given.results, last.store, last.run)),
+                given.checkpoints,
+            )
+        self._pasts.append(past)
+        return past
 
     def _roots(self, checkpoint: Checkpoint, network: str) -> Mapping[str, Callable[[], Any]]:
         same_run = (checkpoint.store, checkpoint.run) == (self.job.checkpoint.store, self.job.checkpoint.run)

@@ -16,7 +16,8 @@ import torch
 
 from sounding.measuring.collecting import CORE, WITHOUT, AnyPass, AnyPlugin, Found, collect, installed
 from sounding.measuring.options import options_hash, resolve, sheets, suggest, type_name
-from sounding.passes import Opened, Other, Recipe
+from sounding.measuring.reach import out_of_reach
+from sounding.passes import Opened, Other, Past, Recipe
 from sounding.plugin import ROOTS, Pass, Plugin, Run
 from sounding.records import Catalogue, Checkpoint, PassSheet, PluginSheet, Refusal, SoundingError
 
@@ -28,6 +29,7 @@ ROOT_TYPES: Mapping[str, object] = {
     "network": str,
     "device": torch.device,
     "other": Other,
+    "past": Past,
 }
 TRAVERSAL_NEEDS = ("model", "recipe")  # what the traversal that fills accumulators works with
 Settings = Mapping[str, Mapping[str, object]]
@@ -196,7 +198,7 @@ def _fault(item: AnyPlugin | AnyPass, passes: Mapping[str, AnyPass], refused: Ma
         resolve(item.name, item.options, {})
     except SoundingError as error:
         return str(error)
-    return None
+    return out_of_reach(item, Loaded({}, passes).transitive) if isinstance(item, Plugin) else None
 
 
 def _pass_fault(item: AnyPass, passes: Mapping[str, AnyPass]) -> str | None:

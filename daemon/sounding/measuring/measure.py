@@ -33,7 +33,7 @@ def measure(job: Job, loaded: Loaded | None = None, recipe: Recipe | None = None
     or during the job gives no number at all: GONE or SUPERSEDED.
     """
     loaded = loaded or load()
-    before = changed(job.checkpoint)
+    before = changed(job.checkpoint) if job.run_input is None else None
     if before:
         return [TaskResult(task, before[0], before[1]) for task in job.tasks]
     try:
@@ -72,15 +72,19 @@ def _rank(loaded: Loaded, task: Task) -> int:
 
 def _if_unchanged(job: Job, result: TaskResult) -> TaskResult:
     """`result`, unless a checkpoint it was read from changed meanwhile: an mmap then showed the new bytes."""
-    used = [
-        job.checkpoint,
-        *(each for each in job.others if each.checkpoint_id == result.task.subject.other_checkpoint_id),
-    ]
-    for checkpoint in used:
+    for checkpoint in _read_for(job, result.task):
         now = changed(checkpoint)
         if now:
             return TaskResult(result.task, now[0], now[1], wall_seconds=result.wall_seconds)
     return result
+
+
+def _read_for(job: Job, task: Task) -> tuple[Checkpoint, ...]:
+    """The checkpoints that a task may have read."""
+    if job.run_input is not None:
+        return job.sources
+    partner = task.subject.other_checkpoint_id
+    return (job.checkpoint, *(each for each in job.others if each.checkpoint_id == partner))
 
 
 def _run(bench: Bench, loaded: Loaded, task: Task) -> TaskResult:

@@ -1,12 +1,32 @@
 """Shared computations that plugins name as their needs, one per module, and the types that users of them receive."""
 
+from sounding.keeping.past import Course, Line
+from sounding.keeping.series import Series
 from sounding.opening import Opened
+from sounding.passes.checkpoints import Checkpoints
 from sounding.passes.gradients import Gradients
 from sounding.passes.model import Model
 from sounding.passes.optimizer import Optimizer
 from sounding.passes.other import Other
+from sounding.passes.past import History, Logs, Past
 from sounding.passes.predictions import Predictions
 from sounding.passes.weights import Weights
 from sounding.recipe import Recipe
 
-__all__ = ["Gradients", "Model", "Opened", "Optimizer", "Other", "Predictions", "Recipe", "Weights"]
+__all__ = [
+    "Checkpoints",
+    "Course",
+    "Gradients",
+    "History",
+    "Line",
+    "Logs",
+    "Model",
+    "Opened",
+    "Optimizer",
+    "Other",
+    "Past",
+    "Predictions",
+    "Recipe",
+    "Series",
+    "Weights",
+]

@@ -73,6 +73,11 @@ class Weights(Mapping[str, torch.Tensor]):
         """Names of tensors handed out that were written to in place since."""
         return [name for name, tensor in self._tensors.items() if tensor._version != self._versions[name]]
 
+    def forget(self) -> None:
+        """Let go of every tensor handed out; what is asked for again is mapped again."""
+        self._tensors.clear()
+        self._versions.clear()
+
 
 class _Chosen(Mapping[str, torch.Tensor]):
     """Some of the weights; each is mapped when it is asked for."""
@@ -96,6 +101,11 @@ class _Chosen(Mapping[str, torch.Tensor]):
 @shared_pass(version=1)
 def weights(opened: Opened, network: str) -> Weights:
     """Every tensor of the measured network, by its unwrapped name."""
+    return network_weights(opened, network)
+
+
+def network_weights(opened: Opened, network: str) -> Weights:
+    """The tensors of one network of a checkpoint; "" is its default one. Raises SoundingError when it is not there."""
     networks = opened.networks
     if not networks:
         raise SoundingError("the checkpoint holds no network: no mapping from names to tensors was found in it.")

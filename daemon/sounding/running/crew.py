@@ -198,7 +198,7 @@ def _outcome(task: Task, ending: Ending, reason: str, seq: int, wall: datetime) 
 
 def _changed(job: Job) -> tuple[Ending, str] | None:
     """Whether a checkpoint of the job is no longer what it was, which clears every plugin of blame."""
-    for checkpoint in (job.checkpoint, *job.others):
+    for checkpoint in job.sources:
         try:
             stamp = stamp_of(Path(checkpoint.path))
         except FileNotFoundError:

@@ -13,6 +13,7 @@ from sounding.plugin import Run
 from sounding.records import Ending, Job, Key
 from sounding.running.crew import Finished, Survey, Surveyed
 from sounding.running.surveys import Surveys
+from sounding.running.wholes import Wholes
 from sounding.seeing.lookout import Lookout
 
 _RETRY_SECONDS = 1.0  # between two looks at what waits for a retry
@@ -28,6 +29,7 @@ class Foreman:
     wishes: tuple[Wish, ...]
     once: bool = False  # nothing newer is waited for
     surveys: Surveys = field(default_factory=Surveys)
+    wholes: Wholes = field(init=False)
     plans: dict[RunName, RunPlan] = field(default_factory=dict)
     _stale: set[RunName] = field(default_factory=set)  # runs to be planned again
     _unsurveyed: set[RunName] = field(default_factory=set)  # runs whose recipe must be asked first
@@ -36,15 +38,18 @@ class Foreman:
     _changed_at: dict[RunName, float] = field(default_factory=dict)
     _next_retry: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.wholes = Wholes(self.settings, self.ledger, self.wishes)
+
     @property
     def owed_tasks(self) -> int:
         """Tasks that are due, those under way included."""
-        return sum(len(owed.tasks) for plan in self.plans.values() for owed in plan.owed.values())
+        return sum(len(owed.tasks) for plan in self.plans.values() for owed in plan.everything)
 
     @property
     def waiting_tasks(self) -> int:
         """Tasks that wait for the delay before their next attempt."""
-        return sum(owed.waiting for plan in self.plans.values() for owed in plan.owed.values())
+        return sum(owed.waiting for plan in self.plans.values() for owed in plan.everything)
 
     @property
     def is_content(self) -> bool:
@@ -88,7 +93,7 @@ class Foreman:
         """Bring every plan up to date."""
         if self.waiting_tasks and now >= self._next_retry:
             self._next_retry = now + _RETRY_SECONDS
-            self._stale |= {run for run, plan in self.plans.items() if any(o.waiting for o in plan.owed.values())}
+            self._stale |= {run for run, plan in self.plans.items() if any(o.waiting for o in plan.everything)}
         self._stale |= {run for run in self.lookout.runs() if run not in self.plans}
         self._stale |= self._come_to_rest(now) | self.surveys.expired(now)
         stores = self._stores()
@@ -130,14 +135,16 @@ class Foreman:
             passes=self.settings.passes,
             models=store.models,
             device=self.settings.daemon.device,
+            run_input=self.wholes.input(run, choice.tasks, self.plans[run].readable) if choice.of_run else None,
         )
 
     def _stores(self) -> dict[str, Store]:
         return {store.name: store for store in self.settings.stores}
 
     def _come_to_rest(self, now: float) -> set[RunName]:
-        """Runs that have just stopped growing, where a schedule waits for the last checkpoint."""
-        if not any(wish.schedule.last or wish.sheet.against == "last" for wish in self.wishes):
+        """Runs that have just stopped growing, where something waits for that."""
+        waiting = any(wish.schedule.last or wish.sheet.against == "last" for wish in self.wishes)
+        if not (waiting or self.wholes.any_wanted):
             return set()
         resting = {run for run in self.plans if not self._is_growing(run, now)}
         new, self._resting = resting - self._resting, resting
@@ -145,9 +152,11 @@ class Foreman:
 
     def _is_growing(self, run: RunName, now: float) -> bool:
         quiet = now - self._changed_at.get(run, now)
-        return not self.once and quiet < self.settings.daemon.idle_seconds
+        return not self.once and quiet < self.wholes.rests_after(run)
 
     def _plan(self, store: Store, run: RunName, now: float, wall: datetime) -> RunPlan:
+        if self.wholes.look(run):
+            self._changed_at[run] = now
         view = self.lookout.view(run, growing=self._is_growing(run, now), models=tuple(store.models) or ("",))
         view = replace(view, networks=store.models)
         self._unsurveyed.discard(run)
@@ -158,4 +167,5 @@ class Foreman:
                 return RunPlan(view.readable, {})
             view = replace(view, recipe=sheet)
         wants = wanted(view, self.wishes, self.ledger.outcomes, self.settings.passes)
-        return RunPlan(view.readable, owed(wants, self.ledger.outcomes, patience(self.settings), wall))
+        one_by_one = owed(wants, self.ledger.outcomes, patience(self.settings), wall)
+        return RunPlan(view.readable, one_by_one, self.wholes.plan(view, one_by_one.values(), wall))

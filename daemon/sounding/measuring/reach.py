@@ -1,0 +1,21 @@
+"""Whether a plugin asks for what its subject has: one checkpoint and a whole run offer different things."""
+
+from collections.abc import Callable, Iterable
+
+from sounding.measuring.collecting import AnyPlugin
+from sounding.plugin import OF_A_RUN, OF_ONE
+
+
+def out_of_reach(plugin: AnyPlugin, transitive: Callable[[Iterable[str]], tuple[str, ...]]) -> str | None:
+    """What is wrong with a plugin's needs, which all exist; `transitive` names everything needed to compute some."""
+    whole = plugin.over in ("run", "group")
+    foreign = OF_ONE if whole else OF_A_RUN
+    for need in plugin.needs:
+        if not any(root in foreign for root in transitive([need])):
+            continue
+        if whole:
+            return (
+                f"needs `{need}`, which a checkpoint has and a {plugin.over} has not; go through `checkpoints` instead"
+            )
+        return f'needs `{need}`, which only over="run" has'
+    return None

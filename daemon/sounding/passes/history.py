@@ -1,0 +1,10 @@
+"""The pass `history`: the run's current readings of other plugins."""
+
+from sounding.passes.past import History, Past
+from sounding.plugin import shared_pass
+
+
+@shared_pass(version=1)
+def history(past: Past) -> History:
+    """Every current reading of the run's checkpoints and pairs, deleted checkpoints' included, as lines over steps."""
+    return past.read_history()
