@@ -10,28 +10,29 @@ from sounding.records import FileStamp, Stamp
 _DEPTH = 3  # directories below a checkpoint directory that are looked into
 
 
-def stamp_of(path: Path) -> Stamp:
+def stamp_of(path: Path | str, status: os.stat_result | None = None) -> Stamp:
     """The stamp of a checkpoint: of the file itself, or of every regular file in the directory, sorted by path.
 
     Symbolic links inside a directory count as themselves and are not followed; what vanishes from a directory during
-    the look is left out. Raises OSError when `path` itself is gone.
+    the look is left out. `status` is what `stat` has just said of the path. Raises OSError when `path` itself is gone.
     """
-    status = path.stat()
+    if status is None:
+        status = os.stat(path)  # noqa: PTH116 - a store's scan calls this for every file it holds
     if not stat.S_ISDIR(status.st_mode):
         return (_stamp("", status),)
     found: list[FileStamp] = []
-    _collect(path, "", _DEPTH, found)
+    _collect(os.fspath(path), "", _DEPTH, found)
     return tuple(sorted(found))
 
 
-def _collect(directory: Path, prefix: str, depth: int, found: list[FileStamp]) -> None:
+def _collect(directory: str, prefix: str, depth: int, found: list[FileStamp]) -> None:
     with os.scandir(directory) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):  # a writer's temporary file, renamed meanwhile
                 if not entry.is_dir(follow_symlinks=False):
                     found.append(_stamp(prefix + entry.name, entry.stat(follow_symlinks=False)))
                 elif depth > 0:
-                    _collect(directory / entry.name, f"{prefix}{entry.name}/", depth - 1, found)
+                    _collect(entry.path, f"{prefix}{entry.name}/", depth - 1, found)
 
 
 def _stamp(path: str, status: os.stat_result) -> FileStamp:

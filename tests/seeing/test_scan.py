@@ -1,13 +1,16 @@
 """Listing a store: everything that is there is seen, and what has not changed costs nothing."""
 
 import os
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import pytest
 from making import settings_in
 
+from sounding.records import Sighting
+from sounding.seeing import directory as directories
 from sounding.seeing import scan as scanning
+from sounding.seeing.directory import Reader, Way
 from sounding.seeing.scan import Scan, Scanner
 from sounding.stamps import stamp_of
 
@@ -49,17 +52,17 @@ class Eye:
         assert self.listed == []
 
     def _count(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        real = Scanner._entries
+        real = Reader.entries
 
-        def counted_entries(scanner: Scanner, directory: str, depth: int) -> object:
-            self.listed.append(directory)
-            return real(scanner, directory, depth)
+        def counted_entries(reader: Reader, way: Way, known: Mapping[str, Sighting]) -> object:
+            self.listed.append(way.path)
+            return real(reader, way, known)
 
-        def counted_stamp(path: Path) -> object:
-            self.stamped.append(str(path))
-            return stamp_of(path)
+        def counted_stamp(path: str, status: os.stat_result) -> object:
+            self.stamped.append(path)
+            return stamp_of(path, status)
 
-        monkeypatch.setattr(Scanner, "_entries", counted_entries)
+        monkeypatch.setattr(Reader, "entries", counted_entries)
         monkeypatch.setattr(scanning, "stamp_of", counted_stamp)
 
 
@@ -214,15 +217,15 @@ def test_an_error_of_the_file_system_in_one_directory_loses_nothing(eye: Eye, mo
     first = eye.write("a/ckpt_1.pt")
     eye.rest()
     second = eye.write("b/ckpt_1.pt")
-    real = Scanner._entries
+    real = Reader.entries
 
-    def broken(scanner: Scanner, directory: str, depth: int) -> object:
-        if directory.endswith("/b"):
+    def broken(reader: Reader, way: Way, known: Mapping[str, Sighting]) -> object:
+        if way.path.endswith("/b"):
             raise OSError(5, "Input/output error")
-        return real(scanner, directory, depth)
+        return real(reader, way, known)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scanner, "_entries", broken)
+        patch.setattr(Reader, "entries", broken)
         seen = eye.look()
     assert "Input/output error" in seen.problem
     assert (seen.sightings.keys(), seen.changed) == ({first}, frozenset())
@@ -240,7 +243,7 @@ def test_a_run_that_must_not_be_read_is_named_and_the_others_are_seen(eye: Eye, 
             raise PermissionError(13, "Permission denied")
         return real(directory)
 
-    monkeypatch.setattr(scanning.os, "scandir", guarded)
+    monkeypatch.setattr(directories.os, "scandir", guarded)
     for full in (True, False, False):
         seen = eye.look(full=full)
         assert seen.problem == f"{eye.runs / 'b'} cannot be listed: Permission denied"
@@ -250,10 +253,10 @@ def test_a_run_that_must_not_be_read_is_named_and_the_others_are_seen(eye: Eye, 
 def test_a_checkpoint_that_must_not_be_read_is_named_and_tried_again(eye: Eye, monkeypatch: pytest.MonkeyPatch):
     path, other = eye.write("a/ckpt_1.pt"), eye.write("a/ckpt_2.pt")
 
-    def guarded(candidate: Path) -> object:
-        if str(candidate) == path:
+    def guarded(candidate: str, status: os.stat_result) -> object:
+        if candidate == path:
             raise PermissionError(13, "Permission denied")
-        return stamp_of(candidate)
+        return stamp_of(candidate, status)
 
     with monkeypatch.context() as patch:
         patch.setattr(scanning, "stamp_of", guarded)
@@ -282,7 +285,8 @@ def test_links_in_a_circle_come_to_an_end(tmp_path: Path, monkeypatch: pytest.Mo
     (eye.runs / "nowhere").symlink_to("missing")
     seen = eye.look()
     assert seen.problem == ""
-    assert seen.sightings.keys() == {path, f"{eye.runs}/a/round/round/ckpt_1.pt"}
+    assert seen.sightings.keys() == {path}
+    assert sorted(eye.listed) == [str(eye.runs), f"{eye.runs}/a"]
 
 
 def test_a_link_to_a_checkpoint_is_sighted_as_what_it_leads_to(eye: Eye):

@@ -1,6 +1,6 @@
 """Deciding: the plan of every run, made anew when anything it rests on has changed, and what is to be done next."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -53,8 +53,13 @@ class Foreman:
 
     @property
     def is_content(self) -> bool:
-        """Whether nothing is due and nothing remains to be planned."""
-        return not (self._stale or self._unsurveyed or self.owed_tasks)
+        """Whether nothing that can be done is due, and nothing remains to be planned."""
+        return not (self._stale or self._unsurveyed or any(o.tasks for p in self._reachable() for o in p.owed.values()))
+
+    @property
+    def awaits_retry(self) -> bool:
+        """Whether something that can be done waits for the delay before its next attempt."""
+        return any(owed.waiting for plan in self._reachable() for owed in plan.owed.values())
 
     @property
     def has_stale_plans(self) -> bool:
@@ -108,7 +113,7 @@ class Foreman:
         while self._unsurveyed:
             run = self._unsurveyed.pop()
             recipe, readable = stores[run[0]].recipe, self.plans[run].readable
-            if recipe is None or not readable:
+            if recipe is None or not readable or run in self.lookout.hidden:
                 continue
             survey = self.surveys.ask(recipe, Run(*run, self.ledger.run_attributes(run)), readable[-1])
             if survey is not None:
@@ -117,7 +122,7 @@ class Foreman:
 
     def next_choice(self, running: frozenset[Key]) -> Choice | None:
         """What to run next, of all that is not running."""
-        return choose(self.plans.values(), running, suspects(self.ledger.outcomes, self._alone))
+        return choose(self._reachable(), running, suspects(self.ledger.outcomes, self._alone))
 
     def job(self, choice: Choice, seq: int) -> Job:
         """Everything that a worker must know to measure the choice."""
@@ -137,6 +142,11 @@ class Foreman:
             device=self.settings.daemon.device,
             run_input=self.wholes.input(run, choice.tasks, self.plans[run].readable) if choice.of_run else None,
         )
+
+    def _reachable(self) -> Iterator[RunPlan]:
+        """Plans under which something is owed, of runs that can be looked at."""
+        hidden = self.lookout.hidden
+        return (plan for run, plan in self.plans.items() if plan.owed and run not in hidden)
 
     def _stores(self) -> dict[str, Store]:
         return {store.name: store for store in self.settings.stores}

@@ -157,7 +157,7 @@ def _may_leave(daemon: Daemon, now: float, once: bool, until_idle: float | None)
         return False
     if once:
         return True
-    return until_idle is not None and not daemon.foreman.waiting_tasks and now - daemon.busy_at >= until_idle
+    return until_idle is not None and not daemon.foreman.awaits_retry and now - daemon.busy_at >= until_idle
 
 
 def _beat(settings: Settings, status: Status, report: Callable[[Status], None]) -> None:

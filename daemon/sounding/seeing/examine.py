@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sounding.formats import format_of
-from sounding.formats.proof import Format, ImpossibleError, Proof, UnfinishedError
+from sounding.formats.proof import Format, ImpossibleError, Proof, UnfinishedError, opened
 from sounding.records import Examination, Progress, Sighting, Stamp, State, Verdict
 from sounding.seeing.attributes import find_attributes
 from sounding.seeing.contents import contents_of
@@ -29,7 +29,7 @@ def examine(sighting: Sighting, sources: Sequence[str] = (), root: str = "") -> 
         return _verdict(State.BROKEN, "neither a regular file nor a directory")
     kind = format_of(path)
     if kind is None:
-        return _verdict(State.BROKEN, "no known format: expected a torch zip, safetensors or a directory of weights")
+        return _unclaimed(path)
     proof = kind.prove(path)
     if proof.state is not State.COMPLETE:
         return _verdict(proof.state, proof.reason)
@@ -40,6 +40,17 @@ def examine(sighting: Sighting, sources: Sequence[str] = (), root: str = "") -> 
     except ImpossibleError as error:
         return _verdict(State.BROKEN, str(error))
     return found if _stamp(path) == before else _verdict(State.PENDING, _CHANGED)
+
+
+def _unclaimed(path: Path) -> Examination:
+    """The verdict on what no format claims, which may be because its first bytes cannot be read."""
+    try:
+        if path.is_file():
+            with opened(path):
+                pass
+    except OSError as error:
+        return _verdict(State.PENDING, f"cannot be read: {error.strerror or error}")
+    return _verdict(State.BROKEN, "no known format: expected a torch zip, safetensors or a directory of weights")
 
 
 def _inside(sighting: Sighting, kind: Format, proof: Proof, sources: Sequence[str], root: str) -> Examination:

@@ -11,6 +11,7 @@ from sounding.config import Settings, Store
 from sounding.deciding.plan import RunView, checkpoint_identity
 from sounding.keeping.ledger import Ledger, RunName
 from sounding.records import Checkpoint, Examination, Sighting, State, Verdict
+from sounding.seeing.births import Births
 from sounding.seeing.roll import InSight, Roll, run_of, step_of, written
 from sounding.seeing.scan import Scan, Scanner
 from sounding.seeing.settle import (
@@ -25,6 +26,7 @@ from sounding.seeing.settle import (
 Examine: TypeAlias = Callable[[Sighting, Store], Examination]
 
 _GREATEST_STEP = 2**63 - 1  # what the results can hold
+_IN_TURN = 1000  # last written checkpoints of so many runs are stat-ed at each look, those of all runs in turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,16 @@ class Lookout:
     examine: Examine
     seen: dict[str, Seen] = field(default_factory=dict)  # by path: what is there now
     problems: dict[str, str] = field(default_factory=dict)  # by store
+    hidden: frozenset[RunName] = frozenset()  # runs that cannot be looked at: what was seen of them is remembered
     counts: dict[str, Counter[State]] = field(default_factory=dict)  # of what is there now, by store
     unexamined: int = 0  # sightings left for the next turn
     _scanners: dict[str, Scanner] = field(default_factory=dict)
     _roll: Roll = field(default_factory=Roll)
+    _births: Births = field(init=False)
     _open: set[str] = field(default_factory=set)  # paths with a verdict that may change, or that is not recorded
-    _ordinals: dict[RunName, int] = field(default_factory=dict)  # the greatest given so far
-    _births: dict[str, tuple[int, datetime]] = field(default_factory=dict)  # ordinal and first seen, by checkpoint id
+
+    def __post_init__(self) -> None:
+        self._births = Births(self.ledger)
 
     def look(
         self, now: float, wall: datetime, *, full: bool = True, touched: Set[str] = frozenset(), budget: float
@@ -63,7 +68,7 @@ class Lookout:
         Returns the verdicts that the results do not know, and the runs whose checkpoints changed.
         """
         paths, changed = self._observe(now, full, touched)
-        paths |= self._open
+        paths = self._in_sight(paths | self._open)
         self._examine_some(paths, now, budget)
         self._roll.renew()
         news: list[Seen] = []
@@ -85,10 +90,8 @@ class Lookout:
     def may_change_by_waiting(self, now: float) -> bool:
         """Whether some sighting lacks only an examination or quiet time."""
         quiet = self._quiet()
-        return any(
-            may_become_complete_by_waiting(observed, quiet[observed.sighting.store], now)
-            for observed in (self._roll.observed[path] for path in self._pending())
-        )
+        waiting = [self._roll.observed[path] for path in self._in_sight(self._pending())]
+        return any(may_become_complete_by_waiting(one, quiet[one.sighting.store], now) for one in waiting)
 
     def view(self, run: RunName, *, growing: bool, models: tuple[str, ...]) -> RunView:
         """The run as the planner sees it; its recipe is added by the caller."""
@@ -118,12 +121,14 @@ class Lookout:
         yield from self._roll.runs
 
     def _observe(self, now: float, full: bool, touched: Set[str]) -> tuple[set[str], set[RunName]]:
-        """Take in what the scanners see: paths that are new or other than before, and runs that lost some."""
+        """Take in what the scanners see: paths that are new or other, and runs that lost some or came back."""
         paths: set[str] = set()
         runs: set[RunName] = set()
-        unsettled = self._open | self._roll.last_written()
+        unsettled = self._open | self._roll.last_written(_IN_TURN)
+        hidden: set[RunName] = set()
         for store in self.settings.stores:
             scan = self._scan(store, now, full, touched, unsettled)
+            hidden |= {(store.name, run) for run in scan.hidden}
             for path in scan.changed:
                 sighting, before = scan.sightings.get(path), self._roll.observed.get(path)
                 if sighting is not None:
@@ -134,7 +139,15 @@ class Lookout:
                     self._roll.drop(path)
                     self._open.discard(path)
                     self._enter(path, None)
+        runs |= self.hidden - hidden
+        self.hidden = frozenset(hidden)
         return paths, runs
+
+    def _in_sight(self, paths: set[str]) -> set[str]:
+        """The paths of runs that can be looked at now; the others are neither examined nor judged anew."""
+        if not self.hidden:
+            return paths
+        return {path for path in paths if run_of(self._roll.observed[path]) not in self.hidden}
 
     def _enter(self, path: str, seen: Seen | None) -> None:
         """Put what is seen of a path in the place of what was seen before."""
@@ -199,9 +212,9 @@ class Lookout:
     def _identify(self, observed: Observed, wall: datetime) -> Checkpoint:
         sighting, examination = observed.sighting, observed.examination
         assert examination is not None
-        run, step = run_of(observed), step_of(observed)
+        step = step_of(observed)
         identity = checkpoint_identity(sighting.store, sighting.run, step, examination.fingerprint)
-        ordinal, first_seen = self._birth(run, identity, wall)
+        ordinal, first_seen = self._births.of(run_of(observed), identity, wall)
         return Checkpoint(
             identity,
             sighting.store,
@@ -215,17 +228,6 @@ class Lookout:
             first_seen,
             examination.progress,
         )
-
-    def _birth(self, run: RunName, identity: str, wall: datetime) -> tuple[int, datetime]:
-        """When the checkpoint first came into sight, under whatever name."""
-        recorded = self.ledger.history.get(run, {})
-        if identity in recorded:
-            return recorded[identity].ordinal, recorded[identity].first_seen
-        if identity not in self._births:
-            greatest = self._ordinals.get(run, max((known.ordinal for known in recorded.values()), default=-1))
-            self._ordinals[run] = greatest + 1
-            self._births[identity] = self._ordinals[run], wall
-        return self._births[identity]
 
     def _is_news(self, seen: Seen) -> bool:
         """Whether the results do not know this yet; a growing file is news once, not at every block."""

@@ -24,6 +24,7 @@ class Roll:
     observed: dict[str, Observed] = field(default_factory=dict)  # by path
     runs: dict[RunName, InSight] = field(default_factory=dict)
     _changed: set[RunName] = field(default_factory=set)
+    _turn: int = 0
 
     def put(self, observed: Observed) -> None:
         """Add a path, or replace what was known of it."""
@@ -49,9 +50,14 @@ class Roll:
                 del self.runs[run]
         self._changed.clear()
 
-    def last_written(self) -> set[str]:
-        """The last written path of each run."""
-        return {run.last_written for run in self.runs.values()}
+    def last_written(self, most: int) -> set[str]:
+        """The last written path of each of so many runs, of all runs in turn."""
+        names = list(self.runs)
+        if len(names) <= most:
+            return {run.last_written for run in self.runs.values()}
+        start = self._turn % len(names)
+        self._turn = start + most
+        return {self.runs[name].last_written for name in (names + names)[start : start + most]}
 
 
 def run_of(observed: Observed) -> RunName:

@@ -1,46 +1,40 @@
-"""Listing a store: which paths look like checkpoints, and what `stat` says of them.
+"""Scanning a store: which paths look like checkpoints, and what `stat` says of them.
 
 Bounded by the depth of the patterns and cheap when little changes: directories are stat-ed each time, listed only
 when their modification time moved, and settled checkpoints are looked at again only by a full scan. Events, where
-there are any, merely name directories to list again.
+there are any, merely name directories to list again. No directory is listed twice in one look.
+
+What cannot be looked at stays as it was last seen: only a listing that succeeds takes a checkpoint away.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Set
+import stat
+from collections import deque
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sounding.config import Store
 from sounding.records import Sighting, Stamp
+from sounding.seeing.directory import Listing, Reader, Way
 from sounding.stamps import stamp_of
 
 # A directory is listed again this long after a change: the clock of its file system may be that coarse, and a look
 # itself takes time.
 _UNSETTLED_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What the patterns make of a directory's entries, as of one modification time."""
-
-    mtime_ns: int
-    changed_at: float  # monotonic time at which the change was noticed
-    listed_at: float  # monotonic
-    found: Mapping[str, Sighting]  # by absolute path, without stamps
-    below: tuple[str, ...]  # directories to look into, relative to the store
-    problem: str = ""
+# How long a directory may be empty, or another one, before what was in it is believed to be gone: it may be a mount
+# point whose file system is about to come back.
+_DOUBT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What one look at a store saw, and what it could not see.
-
-    Where the store itself could not be listed, the sightings are those of the last good look.
-    """
+    """What one look at a store saw, and what it could not see."""
 
     sightings: Mapping[str, Sighting]  # by absolute path; changes with the next look
     changed: frozenset[str]  # paths that are new, have another stamp, or are gone since the last look
     problem: str = ""
+    hidden: frozenset[str] = frozenset()  # runs some of which could not be looked at, and is as it was last seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +45,23 @@ class _Look:
     full: bool
     touched: Set[str]
     listings: dict[str, Listing] = field(default_factory=dict)  # by absolute path of the directory
+    fresh: list[str] = field(default_factory=list)  # directories listed in this look
+    kept: dict[str, Listing] = field(default_factory=dict)  # directories that could not be listed, as they were
+    visited: set[tuple[int, int]] = field(default_factory=set)  # device and inode of directories
+    stamps: dict[tuple[int, int], Stamp] = field(default_factory=dict)  # of checkpoint directories
     problems: list[str] = field(default_factory=list)
 
 
-@dataclass
 class Scanner:
     """Looks at one store again and again, remembering only what saves it work."""
 
-    store: Store
-    _listings: dict[str, Listing] = field(default_factory=dict)
-    _seen: dict[str, Sighting] = field(default_factory=dict)
-    _unread: set[str] = field(default_factory=set)  # found, but `stat` failed
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._reader = Reader(store)
+        self._listings: dict[str, Listing] = {}
+        self._seen: dict[str, Sighting] = {}
+        self._unread: set[str] = set()  # found, but `stat` failed
+        self._doubted: dict[str, float] = {}  # directories suddenly without what they held, and since when
 
     def scan(self, now: float, *, full: bool, touched: Set[str], unsettled: Set[str]) -> Scan:
         """Look once.
@@ -70,136 +70,139 @@ class Scanner:
         may still change and are to be stat-ed again.
         """
         look = _Look(now, full, touched)
-        try:
-            self._walk(look)
-        except OSError as error:
-            return Scan(self._seen, frozenset(), f"{self.store.path} cannot be listed: {error.strerror or error}")
+        self._walk(look)
         gone, wanted = self._compare(look, unsettled)
         changed = {path for path in gone if self._seen.pop(path, None) is not None}
         self._unread -= gone
         for path, sighting in wanted.items():
-            if self._restamp(path, sighting, look.problems):
+            if self._restamp(path, sighting, look):
                 changed.add(path)
         self._listings = look.listings
-        return Scan(self._seen, frozenset(changed), _summary(look.problems))
+        hidden = frozenset(seen.run for listing in look.kept.values() for seen in listing.found.values())
+        return Scan(self._seen, frozenset(changed), _summary(look.problems), hidden)
 
     def _walk(self, look: _Look) -> None:
-        level: tuple[str, ...] = ("",)
-        for depth in range(max(len(pattern.components) for pattern in self.store.patterns)):
-            level = tuple(below for relative in level for below in self._visit(relative, depth, look))
+        """Visit every directory on the way to checkpoints; by their own ways first, by links what is left."""
+        ways, links = deque([Way(str(self.store.path), "", 0)]), deque[Way]()
+        while ways or links:
+            for below in self._visit(ways.popleft() if ways else links.popleft(), look):
+                (links if below.by_link else ways).append(below)
 
-    def _visit(self, relative: str, depth: int, look: _Look) -> tuple[str, ...]:
-        directory = f"{self.store.path}/{relative}" if relative else str(self.store.path)
+    def _visit(self, way: Way, look: _Look) -> tuple[Way, ...]:
+        """List the directory, unless it was visited by another way; the ways on from it."""
         try:
-            listing = self._listing(directory, relative, depth, look)
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            if not relative:
-                raise
-            if isinstance(error, PermissionError):
-                look.problems.append(f"{directory} cannot be listed: {error.strerror}")
+            listing = self._listing(way, look)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if way.depth == 0:
+                self._keep(way.path, look, f"cannot be listed: {error.strerror or error}")
             return ()
-        look.listings[directory] = listing
+        except OSError as error:
+            self._keep(way.path, look, f"cannot be listed: {error.strerror or error}")
+            return ()
+        if listing is None:
+            return ()
+        if self._is_doubtful(way, listing, look.now):
+            minutes = _DOUBT_SECONDS / 60
+            what = (
+                f"no longer holds what it held, as if it were not mounted; that is believed after {minutes:g} minutes"
+            )
+            self._keep(way.path, look, what)
+            return ()
+        look.listings[way.path] = listing
         if listing.problem:
             look.problems.append(listing.problem)
         return listing.below
 
-    def _listing(self, directory: str, relative: str, depth: int, look: _Look) -> Listing:
-        """The directory's listing: the one from before where nothing can have changed."""
-        mtime_ns = Path(directory).stat().st_mtime_ns
+    def _keep(self, directory: str, look: _Look, problem: str = "") -> None:
+        """Leave a directory, and what lies below it, as it was last seen."""
+        if problem:
+            look.problems.append(f"{directory} {problem}")
         before = self._listings.get(directory)
-        known = None if look.full else before
-        if known is None or known.mtime_ns != mtime_ns or directory in look.touched:
+        if before is not None and directory not in look.listings:
+            look.listings[directory] = look.kept[directory] = before
+            for way in before.below:
+                self._keep(way.path, look)
+
+    def _is_doubtful(self, way: Way, listing: Listing, now: float) -> bool:
+        """Whether the directory looks like a mount point without its file system, and not for long."""
+        before = self._listings.get(way.path)
+        if before is None or listing is before or not listing.shares_nothing_with(before):
+            self._doubted.pop(way.path, None)
+            return False
+        is_another = listing.identity[0] != before.identity[0]
+        is_bare = way.depth == 0 and not (listing.found or listing.below)
+        if not (is_another or is_bare):
+            return False
+        return now - self._doubted.setdefault(way.path, now) < _DOUBT_SECONDS
+
+    def _listing(self, way: Way, look: _Look) -> Listing | None:
+        """The directory's listing: the one from before where nothing can have changed; None for one visited before."""
+        status = os.stat(way.path)  # noqa: PTH116 - done for every directory at every look
+        identity = status.st_dev, status.st_ino
+        if way.by_link and identity in look.visited:
+            return None
+        look.visited.add(identity)
+        before = self._listings.get(way.path)
+        known = None if look.full or before is None or before.identity != identity else before
+        if known is None or known.mtime_ns != status.st_mtime_ns or way.path in look.touched:
             changed_at = look.now
         elif known.listed_at - known.changed_at > _UNSETTLED_SECONDS:
             return known
         else:
             changed_at = known.changed_at
-        names = list(self._entries(directory, depth))
-        readable = sorted(filter(_is_text, names))
-        omitted = len(names) - len(readable)
-        problem = f"{omitted} names in {directory} are not UTF-8 and left out; rename them" if omitted else ""
-        found: dict[str, Sighting] = {}
-        below: list[str] = []
-        for name in readable:
-            path = f"{relative}/{name}" if relative else name
-            sighting = (before.found.get(f"{directory}/{name}") if before else None) or self._match(path)
-            if sighting is None:
-                below.append(path)
-            else:
-                found[sighting.path] = sighting
-        return Listing(mtime_ns, changed_at, look.now, found, tuple(below), problem)
-
-    def _entries(self, directory: str, depth: int) -> Iterator[str]:
-        """Names that end some pattern, and directories on the way to one."""
-        ends = [p.components[depth] for p in self.store.patterns if len(p.components) == depth + 1]
-        passages = [p.components[depth] for p in self.store.patterns if len(p.components) > depth + 1]
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                is_end = any(expression.fullmatch(entry.name) for expression in ends)
-                is_passage = any(expression.fullmatch(entry.name) for expression in passages)
-                if is_end or (is_passage and _is_directory(entry)):
-                    yield entry.name
-
-    def _match(self, relative: str) -> Sighting | None:
-        for pattern in self.store.patterns:
-            match = pattern.match(relative)
-            if match is not None:
-                path = f"{self.store.path}/{relative}"
-                return Sighting(self.store.name, match.run, path, match.step, match.parts, ())
-        return None
+        found, below, problem = self._reader.entries(way, {} if before is None else before.found)
+        look.fresh.append(way.path)
+        return Listing(identity, status.st_mtime_ns, changed_at, look.now, found, below, problem)
 
     def _compare(self, look: _Look, unsettled: Set[str]) -> tuple[set[str], dict[str, Sighting]]:
         """Paths that are gone, and sightings to be stat-ed."""
         gone: set[str] = set()
         wanted: dict[str, Sighting] = {}
-        for directory, listing in look.listings.items():
-            before = self._listings.get(directory)
-            if listing is not before:
-                again = look.full or directory in look.touched
-                wanted |= {path: seen for path, seen in listing.found.items() if again or path not in self._seen}
-            if before is not None and listing is not before:
-                gone |= before.found.keys() - listing.found.keys()
+        for directory in look.fresh:
+            before, listing = self._listings.get(directory), look.listings[directory]
+            if listing is before:
+                continue  # listed, and not believed
+            again = look.full or directory in look.touched
+            wanted |= {path: seen for path, seen in listing.found.items() if again or path not in self._seen}
+            gone |= (before.found.keys() if before else set()) - listing.found.keys()
         for directory in self._listings.keys() - look.listings.keys():
             gone |= self._listings[directory].found.keys()
         stirred = {str(above) for path in look.touched for above in (path, *Path(path).parents)}
         for path in (unsettled | stirred | self._unread) - gone:
-            listing_of = look.listings.get(path.rpartition("/")[0])
+            directory = path.rpartition("/")[0]
+            listing_of = None if directory in look.kept else look.listings.get(directory)
             if listing_of is not None and path in listing_of.found:
                 wanted[path] = listing_of.found[path]
         return gone, wanted
 
-    def _restamp(self, path: str, sighting: Sighting, problems: list[str]) -> bool:
+    def _restamp(self, path: str, sighting: Sighting, look: _Look) -> bool:
         """Stat a path that was just listed; whether anything is other than it was."""
         before = self._seen.get(path)
         self._unread.discard(path)
         try:
-            stamp: Stamp = stamp_of(Path(path))
+            stamp = _stamp(path, look)
+        except FileNotFoundError:
+            self._unread.add(path)
+            return self._seen.pop(path, None) is not None
         except OSError as error:
             self._unread.add(path)
-            if not isinstance(error, FileNotFoundError):
-                problems.append(f"{path} cannot be read: {error.strerror}")
-            return self._seen.pop(path, None) is not None
+            look.problems.append(f"{path} cannot be read: {error.strerror}")
+            return False
         if before is not None and before.stamp == stamp:
             return False
         self._seen[path] = replace(sighting, stamp=stamp)
         return True
 
 
-def _is_directory(entry: os.DirEntry[str]) -> bool:
-    """Whether the entry is a directory, or a link to one; a link that leads nowhere or in a circle is not."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _is_text(name: str) -> bool:
-    """Whether the name can be written down; the others, from file systems of old, hold bytes that are no text."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _stamp(path: str, look: _Look) -> Stamp:
+    """The stamp of a checkpoint; one directory with two names is listed once."""
+    status = os.stat(path)  # noqa: PTH116 - done for every file at every full scan
+    if not stat.S_ISDIR(status.st_mode):
+        return stamp_of(path, status)
+    identity = status.st_dev, status.st_ino
+    if identity not in look.stamps:
+        look.stamps[identity] = stamp_of(path, status)
+    return look.stamps[identity]
 
 
 def _summary(problems: list[str]) -> str:

@@ -10,6 +10,7 @@ from sounding.records import Examination, Sighting, State, Verdict
 
 _EXAMINE_AGAIN = 4.0  # an unchanged, incomplete file is examined again when its quiet time has grown by this factor
 _FIRST_AGAIN = 5.0  # seconds
+_LAST_AGAIN = 600.0  # no longer than this between two: what could not be read may have become readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ def wants_examination(observed: Observed, now: float) -> bool:
     if examination.verdict.state is not State.PENDING:
         return False
     waited = observed.examined_at - observed.quiet_since
-    return now - observed.quiet_since >= max(_FIRST_AGAIN, _EXAMINE_AGAIN * waited)
+    due = now - observed.quiet_since >= max(_FIRST_AGAIN, _EXAMINE_AGAIN * waited)
+    return due or now - observed.examined_at >= _LAST_AGAIN
 
 
 def settle(observed: Observed, quiet_seconds: float, newest_complete: int | None, now: float) -> Verdict:
