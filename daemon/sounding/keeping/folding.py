@@ -7,6 +7,7 @@ fresh files become a small fold, four small folds a larger one, until a file is 
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -26,6 +27,18 @@ ROW_GROUP = 122_880  # rows
 SORTED_BY = ("record", "plugin", "metric", "store", "run", "part", "step", "seq")  # so that statistics prune
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the rows of a table lie in its folded files."""
+
+    sorted_by: tuple[str, ...]
+    kept: str = ""  # SQL after FROM: which rows still say something; all unless told
+    has_works: bool = False  # the metadata names the work in a file
+
+
+RESULTS = Layout(SORTED_BY, has_works=True)
+
+
 def choose(sizes: Mapping[str, int], most_loose: int = LOOSE) -> list[str]:
     """Which of the files that count (name → bytes) to fold next: fresh ones first, then the smallest full tier."""
     loose = sorted(name for name in sizes if not is_fold(name))
@@ -39,14 +52,15 @@ def choose(sizes: Mapping[str, int], most_loose: int = LOOSE) -> list[str]:
     return tiers[min(full)] if full else []
 
 
-def fold_files(paths: Sequence[Path], target: Path, replaces: Sequence[str]) -> None:
+def fold_files(paths: Sequence[Path], target: Path, replaces: Sequence[str], layout: Layout = RESULTS) -> None:
     """Write the rows of all paths, sorted, into one file; columns that only a newer version knows are kept too."""
     listed = ", ".join(quoted(os.fspath(path)) for path in paths)
     settings = {"memory_limit": SORT_MEMORY, "threads": "1", "temp_directory": quoted(f"{target}.spill")}
     with in_memory(settings) as connection:
-        works = works_by_file(connection, [os.fspath(path) for path in paths])
-        source = f"read_parquet([{listed}], union_by_name = true)"
-        copy_sorted(connection, source, target, replaces, chain(*works.values()), _newest_schema(connection, listed))
+        works = works_by_file(connection, [os.fspath(path) for path in paths]) if layout.has_works else {}
+        source = f"read_parquet([{listed}], union_by_name = true) {layout.kept}"
+        schema_version = _newest_schema(connection, listed)
+        copy_sorted(connection, source, target, replaces, chain(*works.values()), schema_version, layout)
 
 
 def copy_sorted(
@@ -56,17 +70,18 @@ def copy_sorted(
     replaces: Sequence[str],
     works: Iterable[Work],
     schema_version: int = SCHEMA_VERSION,
+    layout: Layout = RESULTS,
 ) -> None:
     """Write the rows of the SQL source, and the works among them, as a folded file.
 
     What does not fit the connection's memory is spilled.
     """
     metadata = {REPLACES: json.dumps(list(replaces)), SCHEMA_VERSION_KEY: str(schema_version)}
-    if (worklist := worklist_text(works)) is not None:
+    if layout.has_works and (worklist := worklist_text(works)) is not None:
         metadata[WORK] = worklist
     pairs = ", ".join(f"{quoted(key)}: {quoted(value)}" for key, value in metadata.items())
     connection.execute(
-        f"COPY (SELECT * FROM {source} ORDER BY {', '.join(SORTED_BY)}) TO {quoted(os.fspath(target))} "
+        f"COPY (SELECT * FROM {source} ORDER BY {', '.join(layout.sorted_by)}) TO {quoted(os.fspath(target))} "
         f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}, KV_METADATA {{{pairs}}})"
     ).fetchall()
 

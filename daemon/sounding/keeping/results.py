@@ -1,43 +1,30 @@
 """The results directory: one immutable Parquet file per finished job, published by a rename, folded when many.
 
-Only `ResultsDirectory.publish` and the folding put a file under `jobs/`; a name there is never used twice, and what
-a name holds never changes.
+Training logs have a table and a shelf of their own, so that nobody who asks for readings opens them.
 """
 
-import os
-import secrets
-import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sounding.keeping.folding import LOOSE, SORTED_BY, choose, fold_files
-from sounding.keeping.listing import (
-    SCHEMA_VERSION_KEY,
-    Fold,
-    fold_name,
-    in_memory,
-    is_fold,
-    job_files,
-    live_names,
-    newest_seq,
-    read_folds,
-)
+from sounding.keeping.folding import LOOSE, RESULTS, SORTED_BY
+from sounding.keeping.listing import SCHEMA_VERSION_KEY
+from sounding.keeping.logbook import LOGS, ROOM
 from sounding.keeping.schema import COLUMNS, SCHEMA_VERSION
+from sounding.keeping.shelf import GRACE, At, Shelf, fsync, tmp_name
 from sounding.keeping.worklist import WORK, worklist_of_rows
+
+__all__ = ["ALWAYS", "GRACE", "SCHEMA", "ResultsDirectory", "remove", "tmp_name", "write_rows"]
 
 # By default a directory called "lr=0.1" above the results would become a column. (The stubs know only names.)
 _NO_PARTITIONING: Any = None
 _EMPTY: Mapping[str, Any] = {column.name: None for column in COLUMNS}
-At: TypeAlias = Callable[[str], None]
-
-GRACE = timedelta(minutes=10)  # how long a query that listed the directory may still read a replaced file
 _ARROW = {
     "VARCHAR": pa.string(),
     "BIGINT": pa.int64(),
@@ -75,20 +62,6 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]], at: At = lambda
     at("after_fsync")
 
 
-def tmp_name(epoch: str, seq: int) -> str:
-    """A name under `tmp/` that says who is writing: host, process and the daemon's epoch, then the job."""
-    return f"{socket.gethostname()}-{os.getpid()}-{epoch}-{seq:012d}.parquet"
-
-
-def fsync(path: Path) -> None:
-    """Force a file, or the entries of a directory, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @dataclass(frozen=True)
 class ResultsDirectory:
     """A results directory as its one daemon sees it; `at` is told every step that a kill could fall between."""
@@ -98,7 +71,6 @@ class ResultsDirectory:
     grace: timedelta = GRACE
     most_loose: int = LOOSE  # files beyond this many are folded
     epoch: str = "none"  # of the daemon, in names under `tmp/`
-    _folds: dict[str, Fold] = field(default_factory=dict, compare=False, repr=False)  # immutable, so read once
 
     @property
     def jobs(self) -> Path:
@@ -112,22 +84,21 @@ class ResultsDirectory:
 
     def prepare(self) -> None:
         """Make the directory and its rooms."""
-        for room in ("jobs", "tmp", "holds", "requests", "examples", "cache"):
+        for room in ("jobs", ROOM, "tmp", "holds", "requests", "examples", "cache"):
             (self.path / room).mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def logs(self) -> Shelf:
+        """Where training logs are kept, in a table of their own."""
+        return Shelf(self.path / ROOM, self.tmp, LOGS, self.at, self.grace, self.most_loose, self.epoch)
 
     def publish(self, tmp: Path, seq: int) -> str:
         """Give a written file its place and its name, which is returned; from then on every reader sees it."""
-        name = f"{seq:012d}-{secrets.token_hex(4)}.parquet"
-        self.at("before_rename")
-        tmp.rename(self.jobs / name)
-        fsync(self.jobs)
-        self.at("after_rename")
-        return name
+        return self._shelf.publish(tmp, seq)
 
     def files(self) -> list[str]:
         """Names that count at this moment, sorted; those that a folded file replaces are left out."""
-        names, folds = self._list()
-        return live_names(names, folds)
+        return self._shelf.files()
 
     def read_rows(self, names: Sequence[str], records: Sequence[str]) -> list[dict[str, Any]]:
         """All rows of these kinds in these files, in the order of their publication; times are UTC without a zone."""
@@ -150,51 +121,18 @@ class ResultsDirectory:
         return swept
 
     def fold(self, now_utc: datetime) -> str | None:
-        """Make one file of many where there are too many; the name of the new file, or None when there was no need."""
-        start = time.monotonic()
-        names, folds = self._list()
-        sizes = {name: (self.jobs / name).stat().st_size for name in live_names(names, folds)}
-        chosen = choose(sizes, self.most_loose)
-        if not chosen:
-            return None
-        inherited = {name for fold in folds if fold.name in chosen for name in fold.replaces}
-        replaces = sorted((inherited & set(names)) | set(chosen))
-        seq = max(newest_seq(name) for name in chosen)
-        tmp = self.tmp / f"{tmp_name(self.epoch, seq)}.fold"
-        self.at("before_fold")
-        fold_files([self.jobs / name for name in chosen], tmp, replaces)
-        fsync(tmp)
-        self.at("fold_written")
-        # The grace of what it replaces begins now, not when the folding began; a second more, as names hold seconds.
-        name = fold_name(seq, now_utc + timedelta(seconds=time.monotonic() - start + 1))
-        tmp.rename(self.jobs / name)
-        fsync(self.jobs)
-        self.at("fold_renamed")
-        return name
+        """Make one file of many where there are too many; the name of the new file of jobs, None when there is none."""
+        self.logs.fold(now_utc)
+        return self._shelf.fold(now_utc)
 
     def delete_replaced(self, now_utc: datetime) -> list[str]:
-        """Delete files whose replacement has been there for longer than the grace; returns their names, in order.
+        """Delete files whose replacement has been there for longer than the grace; the names of jobs', in order."""
+        self.logs.delete_replaced(now_utc)
+        return self._shelf.delete_replaced(now_utc)
 
-        Oldest first: a file that a folded file replaces is deleted before that folded file.
-        """
-        names, folds = self._list()
-        due = {name for fold in folds if now_utc - fold.published >= self.grace for name in fold.replaces}
-        ordered = sorted(due & set(names), key=lambda name: (is_fold(name), name))
-        for name in ordered:
-            self.at("before_unlink")
-            (self.jobs / name).unlink()
-            self.at("after_unlink")
-        if ordered:
-            fsync(self.jobs)
-        return ordered
-
-    def _list(self) -> tuple[list[str], list[Fold]]:
-        names = job_files(self.jobs)
-        unread = [name for name in names if is_fold(name) and name not in self._folds]
-        if unread:
-            with in_memory({}) as connection:
-                self._folds.update({fold.name: fold for fold in read_folds(connection, self.jobs, unread)})
-        return names, [self._folds[name] for name in names if is_fold(name)]
+    @cached_property
+    def _shelf(self) -> Shelf:
+        return Shelf(self.jobs, self.tmp, RESULTS, self.at, self.grace, self.most_loose, self.epoch)
 
 
 def remove(path: Path) -> None:
