@@ -98,6 +98,22 @@ class Lab:
         result = TaskResult(task, ending, reason, findings, 0.5, "probe", 3, "float32", "cpu")
         return self.publish(lambda seq, at: result_rows(Job(seq, checkpoint, (task,)), result, sheet, at, 1000))
 
+    def measured_run(
+        self,
+        plugin: str,
+        run: str,
+        horizon: int,
+        *found: Finding,
+        ending: Ending = Ending.OK,
+        version: int = 1,
+        model: str = "",
+    ) -> str:
+        subject = Subject("run", "lab", run, horizon, f"{run} to {horizon}", model, horizon=horizon, members=horizon)
+        task = Task(Key(plugin, version, "o", "b", subject.identity), subject, {})
+        result = TaskResult(task, ending, "because", found, 0.5)
+        sheet, last = self.sheet(plugin, version), self.checkpoint(run, horizon)
+        return self.publish(lambda seq, at: result_rows(Job(seq, last, (task,)), result, sheet, at, 1000))
+
     def ended(self, plugin: str, checkpoint: Checkpoint, ending: Ending, reason: str, attempt: int = 1) -> str:
         subject = self.subject(checkpoint)
         key = Key(plugin, 1, "o", "b", subject.identity)

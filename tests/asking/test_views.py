@@ -138,6 +138,40 @@ def test_checkpoints_show_the_newest_verdict_of_every_content(lab: Any):
     ]
 
 
+def test_of_a_run_the_newest_horizon_is_shown_and_every_one_kept(lab: Any):
+    shown = "SELECT run, horizon, value FROM readings WHERE plugin = 'trend' ORDER BY ALL"
+    lab.setting("trend")
+    lab.measured("norm", lab.checkpoint(step=1), 9.0)
+    for run, horizon in (("a", 10), ("b", 10), ("a", 20)):
+        lab.measured_run("trend", run, horizon, Reading("loss", float(horizon)), Skip("no gradients", part="g"))
+    lab.measured_run("trend", "a", 30, ending=Ending.FAILED)
+    assert lab.ask(shown) == [("a", 20, 20.0), ("b", 10, 10.0)]
+    assert len(lab.ask("FROM readings_all WHERE plugin = 'trend'")) == 3
+    assert len(lab.ask("FROM skips")) == 2
+    assert lab.ask("SELECT value FROM readings WHERE plugin = 'norm'") == [(9.0,)]
+    assert lab.ask(
+        "SELECT horizon, members, status FROM outcomes WHERE run = 'a' AND over = 'run' ORDER BY horizon"
+    ) == [
+        (10, 10, "ok"),
+        (20, 20, "ok"),
+        (30, 30, "failed"),
+    ]
+    lab.measured_run("trend", "a", 5, Reading("loss", 5.0))  # begun again, and not yet as far
+    assert lab.ask(shown) == [("a", 5, 5.0), ("b", 10, 10.0)]
+    lab.setting("trend", 2)
+    assert lab.ask(shown) == []
+    lab.measured_run("trend", "a", 5, Reading("loss", 6.0), version=2)
+    assert lab.ask(shown) == [("a", 5, 6.0)]
+    lab.fold_everything()
+    assert lab.ask(shown) == [("a", 5, 6.0)]
+
+
+def test_of_a_run_every_network_has_its_own_newest_horizon(lab: Any):
+    lab.measured_run("trend", "a", 20, Reading("loss", 1.0), model="raw")
+    lab.measured_run("trend", "a", 10, Reading("loss", 2.0), model="ema")
+    assert lab.ask("SELECT model, value FROM readings ORDER BY model") == [("ema", 2.0), ("raw", 1.0)]
+
+
 def test_abandoned_is_revoked_when_the_checkpoint_becomes_whole(lab: Any):
     checkpoint = lab.checkpoint(step=5)
     lab.verdict(checkpoint, State.ABANDONED, "the run has gone on")

@@ -37,8 +37,8 @@ def row(seq: int, record: str = "outcome", **given: object) -> dict[str, object]
 
 ROWS = st.lists(
     st.builds(
-        lambda seq, record, plugin, version, basis, run, attempt, status: row(
-            seq, record, plugin=plugin, version=version, basis=basis, run=run, attempt=attempt, status=status
+        lambda seq, record, plugin, version, basis, run, attempt, status, over: row(
+            seq, record, plugin=plugin, version=version, basis=basis, run=run, attempt=attempt, status=status, over=over
         ),
         seq=st.integers(0, 9),
         record=st.sampled_from(["outcome", "setting", "reading", "verdict"]),
@@ -48,6 +48,7 @@ ROWS = st.lists(
         run=st.sampled_from(["a", "é'\"\\", "half\udc80"]),
         attempt=st.sampled_from([0, 1, 2]),
         status=st.sampled_from(["ok", "skipped", "failed", "redo"]),
+        over=st.sampled_from([None, "checkpoint", "run", "group"]),
     ),
     min_size=1,
     max_size=12,
@@ -68,6 +69,7 @@ def test_the_metadata_of_a_file_is_what_its_rows_say(tmp_path_factory, rows):
     outcomes = [r for r in rows if r["record"] == "outcome"]
     assert runs_of(told) == {str(r["run"]).replace("\udc80", "\\udc80") for r in outcomes}
     assert any(work.again for work in told) == any(r["attempt"] != 1 or r["status"] == "redo" for r in outcomes)
+    assert any(work.whole for work in told) == any(r["over"] in ("run", "group") for r in outcomes)
 
 
 def test_a_folded_file_tells_what_its_files_told(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Which work is current: the newest setting of a plugin, the newest basis of its readings, the newest attempt.
+"""Which work is current: the newest setting of a plugin, its newest basis, the newest attempt, the newest horizon.
 
 Readings are many and stale outcomes few, so the views leave out the readings of stale outcomes instead of looking
 for those of current ones; where nothing is stale, which is usual, they test nothing at all.
@@ -31,6 +31,17 @@ _NOT_STALE = """(seq NOT IN (SELECT seq FROM stale) OR NOT EXISTS (
         AND stale.model = recorded.model
         AND stale.other_checkpoint_id IS NOT DISTINCT FROM recorded.other_checkpoint_id))"""
 
+# What was measured of a run is passed by whatever was measured of the same run later: a log that was begun again may
+# end at a lower horizon than the one before.
+_PASSED = """
+    CREATE OR REPLACE TEMP TABLE passed AS
+    SELECT seq, plugin, model FROM (
+        SELECT seq, plugin, model, max(seq) OVER (PARTITION BY plugin, store, run, model) AS newest
+        FROM recorded WHERE record = 'outcome' AND plugin IN ({plugins}) AND status IN ('ok', 'skipped')
+            AND (plugin, version, options_hash) IN ({in_force})
+    ) WHERE seq < newest"""
+_NOT_PASSED = "(plugin NOT IN ({plugins}) OR (seq, plugin, model) NOT IN (SELECT seq, plugin, model FROM passed))"
+
 
 def current(connection: duckdb.DuckDBPyConnection, works: Sequence[Work]) -> str:
     """The SQL that, appended to a WHERE over `recorded`, leaves the readings whose work is current.
@@ -43,10 +54,14 @@ def current(connection: duckdb.DuckDBPyConnection, works: Sequence[Work]) -> str
         for plugin, (version, options_hash) in sorted(in_force.items())
         if len({(work.version, work.options_hash) for work in works if work.plugin == plugin}) > 1
     ]
+    listed = ", ".join(f"({quoted(p)}, {version}, {quoted(h)})" for p, (version, h) in in_force.items())
     if may_be_stale(works, in_force):
-        listed = ", ".join(f"({quoted(p)}, {version}, {quoted(h)})" for p, (version, h) in in_force.items())
         connection.execute(_STALE.format(in_force=listed)).fetchall()
         conditions.append(_NOT_STALE)
+    if whole := sorted({work.plugin for work in works if work.whole}):
+        plugins = ", ".join(map(quoted, whole))
+        connection.execute(_PASSED.format(plugins=plugins, in_force=listed)).fetchall()
+        conditions.append(_NOT_PASSED.format(plugins=plugins))
     return "".join(f" AND {condition}" for condition in conditions)
 
 

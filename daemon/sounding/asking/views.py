@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 KEY = ("plugin", "version", "options_hash", "basis", "over", "checkpoint_id", "other_checkpoint_id", "model")
 SUBJECT = ("store", "run", "step", "checkpoint_id", "model", "over",
-           "other_run", "other_step", "other_checkpoint_id", "horizon")  # fmt: skip
+           "other_run", "other_step", "other_checkpoint_id", "horizon", "members", "log_rows")  # fmt: skip
 READING = (
     "store", "run", "step", "checkpoint_id", "model", "other_run", "other_step", "other_checkpoint_id", "horizon",
     "plugin", "version", "options_hash", "metric", "part", "kind", "depth", "index", "group", "value", "label",

@@ -18,10 +18,12 @@ MOST = 20_000  # more entries than this would make every footer slow to read; su
 
 Network: TypeAlias = tuple[str, str, str]  # store, run, model
 
+_TOLD = ("record", "plugin", "version", "options_hash", "basis", "seq", "again", "whole")
 _KINDS = ("outcome", "setting")
 _HELD = """
     SELECT {file}, record, plugin, coalesce(version, 0), coalesce(options_hash, ''), coalesce(basis, ''), max(seq),
         bool_or(record = 'outcome' AND (coalesce(attempt, 1) <> 1 OR status = 'redo')),
+        bool_or(record = 'outcome' AND coalesce("over" IN ('run', 'group'), false)),
         list(DISTINCT [coalesce(store, ''), coalesce(run, ''), coalesce(model, '')]) FILTER (record = 'outcome')
     FROM {source} WHERE record IN ('outcome', 'setting') GROUP BY ALL ORDER BY ALL"""
 
@@ -37,7 +39,8 @@ class Work:
     basis: str
     seq: int  # the greatest
     again: bool  # some outcome may follow an earlier one of the same key
-    networks: tuple[Network, ...]  # those of which there are outcomes
+    whole: bool = False  # some outcome is over a run or group, and takes the place of those at earlier horizons
+    networks: tuple[Network, ...] = ()  # those of which there are outcomes
 
 
 def worklist_of_rows(rows: Iterable[Mapping[str, object]]) -> str | None:
@@ -81,8 +84,7 @@ def worklist_text(works: Iterable[Work]) -> str | None:
     places = {network: None for work in merged for network in work.networks}
     numbers = {network: number for number, network in enumerate(places)}
     lines = [
-        [w.record, w.plugin, w.version, w.options_hash, w.basis, w.seq, w.again, [numbers[n] for n in w.networks]]
-        for w in merged
+        [*(getattr(work, name) for name in _TOLD), [numbers[network] for network in work.networks]] for work in merged
     ]
     return json.dumps({"networks": list(places), "works": lines}, separators=(",", ":"))
 
@@ -97,6 +99,7 @@ def merge(works: Iterable[Work]) -> list[Work]:
             *key,
             seq=max(work.seq for work in same),
             again=any(work.again for work in same),
+            whole=any(work.whole for work in same),
             networks=tuple(sorted({network for work in same for network in work.networks})),
         )
         for key, same in held.items()
@@ -120,10 +123,11 @@ def _work_of(row: Mapping[str, object]) -> Work:
     """The work of a row that is about to be written."""
     outcome = row["record"] == "outcome"
     again = outcome and (row.get("attempt") not in (None, 1) or row.get("status") == "redo")
+    whole = outcome and row.get("over") in ("run", "group")
     store, run, model, options_hash, basis = (
         str(row.get(name) or "").encode("utf-8", "backslashreplace").decode()  # as the columns hold them
         for name in ("store", "run", "model", "options_hash", "basis")
     )
     version, seq = (int(str(row.get(name) or 0)) for name in ("version", "seq"))
     networks = ((store, run, model),) if outcome else ()
-    return Work(str(row["record"]), str(row["plugin"]), version, options_hash, basis, seq, again, networks)
+    return Work(str(row["record"]), str(row["plugin"]), version, options_hash, basis, seq, again, whole, networks)
