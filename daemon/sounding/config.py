@@ -54,6 +54,7 @@ class DaemonTable(_Table):
     attempts: int = Field(3, ge=1, le=100, examples=["attempts = 3"])
     retry_seconds: float = Field(30.0, ge=0, le=3600, examples=["retry_seconds = 30.0"])
     nice: int = Field(10, ge=0, le=19, examples=["nice = 10"])
+    grace_seconds: float = Field(10.0, ge=0, le=3600, examples=["grace_seconds = 10.0"])
     scan_seconds: float = Field(2.0, gt=0, examples=["scan_seconds = 2.0"])
     full_scan_seconds: float = Field(300.0, gt=0, examples=["full_scan_seconds = 300.0"])
     idle_seconds: float = Field(60.0, ge=0, examples=["idle_seconds = 60.0"])

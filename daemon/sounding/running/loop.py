@@ -18,6 +18,8 @@ from sounding.records import Catalogue
 from sounding.running.crew import Crew, Surveyed
 from sounding.running.foreman import Foreman
 from sounding.running.journal import Journal
+from sounding.running.lock import Lock
+from sounding.running.narrate import say_finished
 from sounding.seeing.lookout import Lookout
 from sounding.seeing.watch import Bell, Watch
 
@@ -42,6 +44,7 @@ class Daemon:
     catalogue: Catalogue
     bell: Bell
     watch: Watch
+    lock: Lock
     busy_at: float = 0.0  # monotonic time of the last turn in which anything happened
     _troubles: dict[str, str] = field(default_factory=dict)  # what a person should know now, by where it came from
     _touched: set[str] = field(default_factory=set)  # directories that events named
@@ -73,6 +76,13 @@ class Daemon:
             self._paused_until = now + _DISK_PAUSE
         else:
             self._troubles.pop("results", None)
+
+    def collect(self, now: float, wall: datetime) -> None:
+        """Publish what has ended, and begin nothing: the last turns of a daemon that was told to end."""
+        try:
+            self._take_results(now, wall)
+        except OSError as error:
+            self._tell("results", f"{self.results.path}: {error.strerror or error}")
 
     @property
     def message(self) -> str:
@@ -132,6 +142,7 @@ class Daemon:
             if not isinstance(ended, Surveyed):
                 self._refresh()
                 self.foreman.take_finished(ended)
+                say_finished(ended)
                 continue
             run = self.foreman.take_survey(ended, now)
             try:

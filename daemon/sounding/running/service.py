@@ -1,17 +1,12 @@
 """Running the daemon in this process: from the lock to the last heartbeat."""
 
 import contextlib
-import os
-import signal
-import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
-from types import FrameType
 
 from sounding.config import Settings, Store
 from sounding.deciding.policy import wishes_of
@@ -21,11 +16,13 @@ from sounding.records import Examination, Sighting, SoundingError, State, Verdic
 from sounding.running import catalogue as catalogues
 from sounding.running.crew import Crew, publish_marks
 from sounding.running.dispatch import Child, Limits, call_and_wait
+from sounding.running.ending import Told, drain, until_told
 from sounding.running.foreman import Foreman
 from sounding.running.journal import Journal
 from sounding.running.lock import Lock
 from sounding.running.loop import Daemon
-from sounding.running.status import Status, write_status
+from sounding.running.pulse import Pulse, TakenOver
+from sounding.running.status import Mode, Status
 from sounding.running.tell import tell
 from sounding.seeing.lookout import Lookout, Seen
 from sounding.seeing.watch import Bell, Watch
@@ -51,15 +48,22 @@ class Examiner:
 
 
 @contextlib.contextmanager
-def running(settings: Settings, *, once: bool = False, results: ResultsDirectory | None = None) -> Iterator[Daemon]:
+def running(
+    settings: Settings,
+    *,
+    once: bool = False,
+    results: ResultsDirectory | None = None,
+    life: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Iterator[Daemon]:
     """A daemon ready for its first turn; ended in order when the block is left.
 
-    `results` replaces the directory that the settings name. Raises SoundingError when another daemon works on the
-    same results, or when plugins cannot be discovered.
+    `results` replaces the directory that the settings name; `life` is entered as soon as the lock is held, and left
+    before it is given back. Raises SoundingError when another daemon works on the same results, or when plugins
+    cannot be discovered.
     """
     results = results or ResultsDirectory(settings.results)
     results.prepare()
-    with Lock(settings.results), contextlib.ExitStack() as stack:
+    with Lock(settings.results) as lock, life(), contextlib.ExitStack() as stack:
         publish_marks(results)
         results.sweep(lambda name: False)  # the lock is ours: whoever wrote there is gone
         examiner = Examiner(Child("examiner", settings.daemon.nice))
@@ -81,7 +85,7 @@ def running(settings: Settings, *, once: bool = False, results: ResultsDirectory
         stack.callback(watch.close)
         lookout = Lookout(settings, ledger, examiner)
         foreman = Foreman(settings, ledger, lookout, wishes_of(catalogue, settings), once)
-        daemon = Daemon(settings, results, ledger, journal, lookout, foreman, crew, catalogue, bell, watch)
+        daemon = Daemon(settings, results, ledger, journal, lookout, foreman, crew, catalogue, bell, watch, lock)
         stack.callback(daemon.close)
         yield daemon
 
@@ -94,32 +98,29 @@ def watch(
     more_to_come: Callable[[], bool] = lambda: False,
     report: Callable[[Status], None] = lambda status: None,
     results: ResultsDirectory | None = None,
+    mode: Mode = "foreground",
 ) -> Status:
-    """Run the daemon here until it is told to stop; returns its last account of itself.
+    """Run the daemon in this process until it is told to stop; returns its last account of itself.
 
     `once` leaves when everything that is there is measured; `until_idle` leaves when for so many seconds nothing new
     came and nothing was owed, unless `more_to_come` says that it is not over yet. `report` receives the status after
-    every turn in which it changed. SIGINT and SIGTERM end it in order: running jobs are given back.
+    every turn in which it changed. SIGINT and SIGTERM end it in order: jobs under way are kept if they end within the
+    grace, and returned otherwise; a second signal waits for none.
     """
-    started = datetime.now(UTC)
-    status = Status(socket.gethostname(), os.getpid(), started.isoformat(), started.isoformat(), "starting")
-    report(status)
-    with _until_signalled() as stopped, running(settings, once=once, results=results) as daemon:
+    pulse = Pulse(settings.results, mode, report)
+    with until_told() as told, running(settings, once=once, results=results, life=pulse.life) as daemon:
         beat_at = -_BEAT_SECONDS
-        while not stopped.is_set():
+        while not told.to_end:
             now = time.monotonic()
             daemon.tick(now, datetime.now(UTC))
             if time.monotonic() - beat_at >= _BEAT_SECONDS or daemon.busy_at == now:
-                status = tell(daemon, started, "measuring" if daemon.crew.busy else "watching")
-                _beat(settings, status, report)
+                _beat(pulse, daemon, "measuring" if daemon.crew.working else "watching")
                 beat_at = time.monotonic()
             if _may_leave(daemon, time.monotonic(), once, until_idle) and not more_to_come():
                 break
             connections = [child.connection for child in daemon.crew.children if child.connection is not None]
-            wait([daemon.bell.fileno(), *connections], daemon.pause(time.monotonic()))
-        status = tell(daemon, started, "stopped")
-        _beat(settings, status, report)
-    return status
+            wait([told.fileno(), daemon.bell.fileno(), *connections], daemon.pause(time.monotonic()))
+        return _end(pulse, daemon, told, settings.daemon.grace_seconds)
 
 
 def look(settings: Settings) -> list[Seen]:
@@ -160,25 +161,22 @@ def _may_leave(daemon: Daemon, now: float, once: bool, until_idle: float | None)
     return until_idle is not None and not daemon.foreman.awaits_retry and now - daemon.busy_at >= until_idle
 
 
-def _beat(settings: Settings, status: Status, report: Callable[[Status], None]) -> None:
-    with contextlib.suppress(OSError):  # a heartbeat on a full disk is not worth dying for; `report` still tells
-        write_status(settings.results, status)
-    report(status)
+def _beat(pulse: Pulse, daemon: Daemon, state: str) -> None:
+    if not daemon.lock.is_mine():
+        raise TakenOver(f"{daemon.results.path}: another daemon has taken these results over; this one ends.")
+    pulse.beat(tell(daemon, pulse.started, state, pulse.mode))
 
 
-@contextlib.contextmanager
-def _until_signalled() -> Iterator[threading.Event]:
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        stopped.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _end(pulse: Pulse, daemon: Daemon, told: Told, grace: float) -> Status:
+    """Let jobs under way end, and say which were returned instead."""
+    if daemon.crew.working:
+        _beat(pulse, daemon, "stopping")
+    returned = drain(daemon.crew, lambda now: daemon.collect(now, datetime.now(UTC)), told, grace)
+    names = ", ".join(f"{job.checkpoint.run} @ {job.checkpoint.step}" for job in returned)
+    last = tell(daemon, pulse.started, "stopped", pulse.mode)
+    message = "; ".join(
+        filter(None, (last.message, f"returned, to be done by the next daemon: {names}" if names else ""))
+    )
+    pulse.beat(replace(last, running=(), message=message))
+    assert pulse.status is not None
+    return pulse.status

@@ -9,10 +9,10 @@ from sounding.deciding.patience import given_up
 from sounding.deciding.policy import patience
 from sounding.records import Ending, State
 from sounding.running.loop import Daemon
-from sounding.running.status import Running, Status, StoreStatus
+from sounding.running.status import Mode, Running, Status, StoreStatus
 
 
-def tell(daemon: Daemon, started: datetime, state: str) -> Status:
+def tell(daemon: Daemon, started: datetime, state: str, mode: Mode) -> Status:
     """The status of this moment."""
     endings = daemon.ledger.endings
     limits = patience(daemon.settings)
@@ -35,6 +35,7 @@ def tell(daemon: Daemon, started: datetime, state: str) -> Status:
         refusals=tuple(f"{refusal.name}: {refusal.reason}" for refusal in daemon.catalogue.refusals),
         recipe_problems=daemon.foreman.surveys.problems(),
         message=daemon.message,
+        mode=mode,
     )
 
 
