@@ -54,12 +54,12 @@ class Foreman:
     @property
     def is_content(self) -> bool:
         """Whether nothing that can be done is due, and nothing remains to be planned."""
-        return not (self._stale or self._unsurveyed or any(o.tasks for p in self._reachable() for o in p.owed.values()))
+        return not (self._stale or self._unsurveyed or any(o.tasks for p in self._reachable() for o in p.everything))
 
     @property
     def awaits_retry(self) -> bool:
         """Whether something that can be done waits for the delay before its next attempt."""
-        return any(owed.waiting for plan in self._reachable() for owed in plan.owed.values())
+        return any(owed.waiting for plan in self._reachable() for owed in plan.everything)
 
     @property
     def has_stale_plans(self) -> bool:
@@ -146,7 +146,7 @@ class Foreman:
     def _reachable(self) -> Iterator[RunPlan]:
         """Plans under which something is owed, of runs that can be looked at."""
         hidden = self.lookout.hidden
-        return (plan for run, plan in self.plans.items() if plan.owed and run not in hidden)
+        return (plan for run, plan in self.plans.items() if plan.everything and run not in hidden)
 
     def _stores(self) -> dict[str, Store]:
         return {store.name: store for store in self.settings.stores}
