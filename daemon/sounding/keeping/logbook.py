@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from sounding.keeping.folding import Layout
 from sounding.keeping.schema import Column
-from sounding.keeping.shelf import Shelf, fsync
+from sounding.keeping.shelf import Shelf, fsync, whole_or_nothing
 
 ROOM = "logs"  # under the results directory
 
@@ -99,8 +99,9 @@ def write_logs(path: Path, rows: LogRows, places: Sequence[KeptPlace], seq: int,
         columns[name] = [each[number] for each in named]
     table = pa.table({name: columns[name] for name in _SCHEMA.names}, schema=_SCHEMA)
     table = table.sort_by([(name, "ascending") for name in LOGS.sorted_by])
-    pq.write_table(table, path, compression="zstd", store_schema=False)
-    fsync(path)
+    with whole_or_nothing(path):
+        pq.write_table(table, path, compression="zstd", store_schema=False)
+        fsync(path)
 
 
 def read_places(shelf: Shelf) -> tuple[dict[Named, KeptPlace], int]:

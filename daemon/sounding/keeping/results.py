@@ -17,7 +17,7 @@ from sounding.keeping.folding import LOOSE, RESULTS, SORTED_BY
 from sounding.keeping.listing import SCHEMA_VERSION_KEY
 from sounding.keeping.logbook import LOGS, ROOM
 from sounding.keeping.schema import COLUMNS, SCHEMA_VERSION
-from sounding.keeping.shelf import GRACE, At, Shelf, fsync, tmp_name
+from sounding.keeping.shelf import GRACE, At, Shelf, fsync, tmp_name, whole_or_nothing
 from sounding.keeping.worklist import WORK, worklist_of_rows
 
 __all__ = ["ALWAYS", "GRACE", "SCHEMA", "ResultsDirectory", "remove", "tmp_name", "write_rows"]
@@ -41,7 +41,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]], at: At = lambda
 
     Columns that no row fills are left out, which halves the footer that every query must read.
 
-    Raises ValueError when a row has a column that the table has not.
+    Raises OSError when the disk refuses it, and then leaves nothing; ValueError when a row has a column that the table
+    has not.
     """
     filled = {name for row in rows for name, value in row.items() if value is not None}
     unknown = {name for row in rows for name in row} - set(SCHEMA.names)
@@ -54,11 +55,12 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]], at: At = lambda
         told[WORK] = worklist
     columns = {name: [_plain(row.get(name)) for row in rows] for name in schema.names}
     table = pa.table(columns, schema=schema).sort_by([(name, "ascending") for name in SORTED_BY])
-    with pq.ParquetWriter(path, schema, compression="zstd", store_schema=False) as writer:
-        writer.write_table(table)
-        writer.add_key_value_metadata(told)  # the schema's own would be left out with the stored schema
-    at("before_fsync")
-    fsync(path)
+    with whole_or_nothing(path):
+        with pq.ParquetWriter(path, schema, compression="zstd", store_schema=False) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata(told)  # the schema's own would be left out with the stored schema
+        at("before_fsync")
+        fsync(path)
     at("after_fsync")
 
 

@@ -5,13 +5,17 @@ A name there is never used twice, and what a name holds never changes.
 
 import os
 import secrets
+import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
+
+import duckdb
 
 from sounding.keeping.folding import LOOSE, Layout, choose, fold_files
 from sounding.keeping.listing import Fold, fold_name, in_memory, is_fold, job_files, live_names, newest_seq, read_folds
@@ -35,6 +39,23 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def whole_or_nothing(path: Path) -> Iterator[None]:
+    """Leave nothing under the name when writing it fails: what is half written would keep a full disk full.
+
+    What DuckDB says of a disk is raised as the OSError that it is.
+    """
+    try:
+        yield
+    except (OSError, duckdb.Error) as error:
+        with suppress(OSError):  # the disk may have become read-only; the next start sweeps
+            path.unlink(missing_ok=True)
+        shutil.rmtree(f"{path}.spill", ignore_errors=True)
+        if isinstance(error, duckdb.Error):
+            raise OSError(f"{path}: {' '.join(str(error).split())}") from error
+        raise
+
+
 @dataclass(frozen=True)
 class Shelf:
     """The files of one table; `at` is told every step that a kill could fall between."""
@@ -49,11 +70,15 @@ class Shelf:
     _folds: dict[str, Fold] = field(default_factory=dict, compare=False, repr=False)  # immutable, so read once
 
     def publish(self, tmp: Path, seq: int) -> str:
-        """Give a written file its place and its name, which is returned; from then on every reader sees it."""
+        """Give a written file its place and its name, which is returned; from then on every reader sees it.
+
+        Raises OSError when that is refused; then nothing has happened.
+        """
         name = f"{seq:012d}-{secrets.token_hex(4)}.parquet"
         self.at("before_rename")
         tmp.rename(self.room / name)
-        fsync(self.room)
+        with suppress(OSError):  # readers see it already: to fail now would be to do the work twice
+            fsync(self.room)
         self.at("after_rename")
         return name
 
@@ -75,13 +100,15 @@ class Shelf:
         seq = max(newest_seq(name) for name in chosen)
         tmp = self.tmp / f"{tmp_name(self.epoch, seq)}.fold"
         self.at("before_fold")
-        fold_files([self.room / name for name in chosen], tmp, replaces, self.layout)
-        fsync(tmp)
-        self.at("fold_written")
-        # The grace of what it replaces begins now, not when the folding began; a second more, as names hold seconds.
-        name = fold_name(seq, now_utc + timedelta(seconds=time.monotonic() - start + 1))
-        tmp.rename(self.room / name)
-        fsync(self.room)
+        with whole_or_nothing(tmp):
+            fold_files([self.room / name for name in chosen], tmp, replaces, self.layout)
+            fsync(tmp)
+            self.at("fold_written")
+            # The grace of what it replaces begins now, not when folding began; a second more, as names hold seconds.
+            name = fold_name(seq, now_utc + timedelta(seconds=time.monotonic() - start + 1))
+            tmp.rename(self.room / name)
+        with suppress(OSError):  # as in `publish`
+            fsync(self.room)
         self.at("fold_renamed")
         return name
 
@@ -105,6 +132,9 @@ class Shelf:
         names = job_files(self.room)
         unread = [name for name in names if is_fold(name) and name not in self._folds]
         if unread:
-            with in_memory({}) as connection:
-                self._folds.update({fold.name: fold for fold in read_folds(connection, self.room, unread)})
+            try:
+                with in_memory({}) as connection:
+                    self._folds.update({fold.name: fold for fold in read_folds(connection, self.room, unread)})
+            except duckdb.IOException as error:
+                raise OSError(f"{self.room}: {' '.join(str(error).split())}") from error
         return names, [self._folds[name] for name in names if is_fold(name)]
