@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from sounding.locate import DEFAULT_RESULTS, from_config, read_toml
+from sounding.log_setting import LogSetting, log_setting
 from sounding.pattern import Pattern, compile_pattern
 from sounding.records import SoundingError
 from sounding.schedule import Schedule, parse_schedule
@@ -15,6 +16,13 @@ from sounding.schedule import Schedule, parse_schedule
 
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+def _log_tables(value: object) -> object:
+    listed = [value] if isinstance(value, (str, dict)) else value
+    return (
+        [{"path": item} if isinstance(item, str) else item for item in listed] if isinstance(listed, list) else listed
+    )
 
 
 Texts = Annotated[list[str], BeforeValidator(_listed)]
@@ -30,6 +38,16 @@ class ResultsTable(_Table):
     path: str = Field(DEFAULT_RESULTS, examples=['path = ".sounding"'])
 
 
+class LogTable(_Table):
+    """An entry of `logs` that names more than a path."""
+
+    path: str = Field(examples=['path = "{run}/metrics.csv"'])
+    updates: str = Field("", examples=['updates = "n"'])
+
+
+Logs = Annotated[list[LogTable], BeforeValidator(_log_tables)]
+
+
 class StoreTable(_Table):
     """`[[stores]]`: a directory that jobs write checkpoints to; watched, never written."""
 
@@ -39,6 +57,7 @@ class StoreTable(_Table):
     run: str | None = Field(None, examples=['run = "lr{lr}_s{seed}"'])
     recipe: str | None = Field(None, examples=['recipe = "recipe.py"'])
     attributes: Texts = Field([], examples=['attributes = ["{run}/config.yaml", "checkpoint:args"]'])
+    logs: Logs = Field([], examples=['logs = ["{run}/metrics.csv", "checkpoint:trainer_state.json"]'])
     models: dict[str, str] = Field({}, examples=['[stores.models]\nraw = "model"\nema = "ema"'])
     quiet_seconds: float = Field(2.0, ge=0, examples=["quiet_seconds = 2.0"])
 
@@ -88,6 +107,7 @@ class Store(BaseModel):
     patterns: tuple[Pattern, ...]
     recipe: Path | None
     attributes: tuple[str, ...]
+    logs: tuple[LogSetting, ...] = ()
     models: Mapping[str, str]
     quiet_seconds: float
 
@@ -149,6 +169,8 @@ def _store(config: Path, number: int, table: StoreTable) -> Store:
     name = table.name or path.name
     try:
         patterns = tuple(compile_pattern(text, name, table.run) for text in table.pattern)
+        names_runs = any(pattern.run_template or "run" in pattern.types for pattern in patterns)
+        logs = tuple(log_setting(log.path, log.updates, names_runs=names_runs) for log in table.logs)
     except SoundingError as error:
         raise SoundingError(f"stores[{number}]: {error}") from error
     return Store(
@@ -157,6 +179,7 @@ def _store(config: Path, number: int, table: StoreTable) -> Store:
         patterns=patterns,
         recipe=None if table.recipe is None else from_config(config, table.recipe),
         attributes=tuple(table.attributes),
+        logs=logs,
         models=table.models,
         quiet_seconds=table.quiet_seconds,
     )
@@ -213,6 +236,7 @@ def _fields(location: tuple[int | str, ...]) -> Mapping[str, Any]:
         "plugins": _PluginTable,
     }
     table = tables.get(str(location[0]), _Document) if len(location) > 1 else _Document
+    table = LogTable if "logs" in location[:-1] else table
     return table.model_fields
 
 

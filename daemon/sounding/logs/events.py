@@ -63,10 +63,11 @@ def _scalar(tensor: Any) -> float | None:
 def _package() -> tuple[Any, Any]:
     """What parses an event, and the masked CRC of its framing."""
     try:
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto import event_pb2
         from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
     except ImportError as error:
         raise LogError(
             f"reading TensorBoard events needs its package ({error}): pip install 'sounding[tensorboard]'"
         ) from error
-    return Event.FromString, masked_crc32c
+    events: Any = event_pb2  # its classes are made at run time
+    return events.Event.FromString, masked_crc32c

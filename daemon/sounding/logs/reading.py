@@ -10,6 +10,7 @@ from typing import BinaryIO, TypeAlias
 
 from sounding.formats.proof import ImpossibleError, opened
 from sounding.keeping.logbook import KeptPlace, LogRows, Named, write_logs
+from sounding.log_setting import Kind, kind_of
 from sounding.logs.documents import read_history
 from sounding.logs.entries import STEPS, Entry, LogError
 from sounding.logs.events import read_events
@@ -21,6 +22,10 @@ _TAIL = 256  # bytes
 
 Reader: TypeAlias = Callable[[BinaryIO, Spot, Sequence[str]], Iterator[Read]]
 Stream: TypeAlias = tuple[str, str, str]  # store, run, source: attempts are counted in each
+
+_READERS: Mapping[Kind, Reader] = {
+    "csv": read_csv, "jsonl": read_jsonl, "history": read_history, "events": read_events,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,14 @@ class Reached:
     finished: bool = True  # nothing whole was left to read
 
 
+@dataclass(frozen=True, slots=True)
+class LogsRead:
+    """What one call came to: the files looked into, in order; none where the results could not be written."""
+
+    reached: tuple[Reached, ...]
+    refused: OSError | None = None
+
+
 @dataclass
 class _Found:
     """What a call has found so far."""
@@ -78,27 +91,17 @@ class _Found:
         return after
 
 
-def reader_of(name: str) -> Reader | None:
-    """What reads a log of this name; None for names of no known kind."""
-    if "tfevents" in name:
-        return read_events
-    ends: Mapping[str, Reader] = {
-        ".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_history,
-    }  # fmt: skip
-    return ends.get(Path(name).suffix)
-
-
 def read_logs(
     wanted: Sequence[tuple[LogFile, Place]],
     attempts: Mapping[Stream, int],
     target: str,
     seq: int,
     at_once: int = AT_ONCE,
-) -> list[Reached]:
+) -> LogsRead:
     """Read each log on from its place, until all are read or `at_once` values were met.
 
     `attempts` are the greatest numbers given so far. Values and places are written to `target`; no file is written
-    where no value was found. Returns the files looked into, in order.
+    where no value was found.
     """
     found = _Found(dict(attempts), at_once)
     reached: list[Reached] = []
@@ -108,8 +111,11 @@ def read_logs(
         reached.append(_read_on(log, place, found))
     if len(found.rows):
         places = [KeptPlace(r.log.named, r.place.attempt, place_text(r.place)) for r in reached if r.taken]
-        write_logs(Path(target), found.rows, places, seq, datetime.now(UTC))
-    return reached
+        try:
+            write_logs(Path(target), found.rows, places, seq, datetime.now(UTC))
+        except OSError as error:
+            return LogsRead((), error)
+    return LogsRead(tuple(reached))
 
 
 def _read_on(log: LogFile, place: Place, found: _Found) -> Reached:
@@ -117,7 +123,8 @@ def _read_on(log: LogFile, place: Place, found: _Found) -> Reached:
     try:
         with opened(Path(log.path)) as file:
             stat = _stat(file)
-            if stat[0] != place.stat[0] or _tail(file, place.spot.offset) != place.tail:
+            offset = place.spot.offset
+            if not offset or stat[0] != place.stat[0] or _tail(file, offset) != place.tail:
                 place = place.again()
             place, problem, finished = _pass(log, file, place, found)
             place = replace(place, stat=stat if finished else (stat[0], *UNREAD), tail=_tail(file, place.spot.offset))
@@ -153,11 +160,11 @@ def _pass(log: LogFile, file: BinaryIO, place: Place, found: _Found) -> tuple[Pl
 
 
 def _reads(log: LogFile, file: BinaryIO, spot: Spot) -> Iterator[Read]:
-    reader = reader_of(log.name)
-    if reader is None:
+    kind = kind_of(log.name)
+    if kind is None:
         raise LogError("its name tells no kind of log")
     try:
-        yield from reader(file, spot, (log.updates,) if log.updates else STEPS)
+        yield from _READERS[kind](file, spot, (log.updates,) if log.updates else STEPS)
     except OSError as error:
         raise LogError(f"cannot be read on: {error.strerror or error}") from error
 
