@@ -15,10 +15,10 @@ CONTRACTS = {
     ]
 }
 WORKER_SIDE_MODULES = {
-    "batch", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds", "testing",
+    "batch", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds", "spectra", "testing",
     "trial",
 }  # fmt: skip
-PUBLIC_MODULES = {"plugin", "records", "passes", "numbers", "fitting"}
+PUBLIC_MODULES = {"plugin", "records", "passes", "numbers", "spectra", "fitting"}
 PARENTS = (
     "sounding",
     "sounding.running.service",
