@@ -352,7 +352,7 @@ class Subject:
     other_checkpoint_id: str | None = None
     horizon: int | None = None
     members: int | None = None  # of a run or group: measurements or checkpoints that entered
-    log_rows: int | None = None  # of a run or group: rows of the training log that entered
+    log_rows: int | None = None  # of a run or group: rows of the training log that were recorded
 
     @property
     def identity(self) -> str:
@@ -382,6 +382,15 @@ class Task:
     options: Mapping[str, object]
     attempt: int = 1
     excused: int = 0  # earlier attempts that ended through nobody's fault
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """How much of a run's training log is recorded."""
+
+    rows: int = 0
+    last: int | None = None  # the last update that has a row
+    chain: str = ""  # names the attempts that the rows belong to
 
 
 @dataclass(frozen=True, slots=True)

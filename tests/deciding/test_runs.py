@@ -11,8 +11,8 @@ from making import PATIENCE, START, checkpoint, outcome, pair, sheet, uses, view
 
 from sounding.deciding.patience import given_up
 from sounding.deciding.plan import RunView, Wish, owed, wanted
-from sounding.deciding.runs import ENOUGH, LogState, grounds, rest_seconds, stock, wanted_of_run
-from sounding.records import Checkpoint, Ending, Ground, Key, Outcome, RecipeSheet, Task
+from sounding.deciding.runs import ENOUGH, grounds, rest_seconds, stock, wanted_of_run
+from sounding.records import Checkpoint, Ending, Ground, Key, LogState, Outcome, RecipeSheet, Task
 
 NORM = wish(sheet())
 SPIKES = sheet("spikes", over="run", passes=uses("history", "logs"))

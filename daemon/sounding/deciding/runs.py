@@ -11,22 +11,13 @@ from typing import TypeAlias
 
 from sounding.deciding.patience import Patience, given_up
 from sounding.deciding.plan import RunView, Wanted, Wish, basis, digest_text
-from sounding.records import SETTLED, Checkpoint, Ending, Ground, Key, Outcome, PluginSheet, Subject
+from sounding.records import SETTLED, Checkpoint, Ending, Ground, Key, LogState, Outcome, PluginSheet, Subject
 
 ENOUGH = 10  # inputs; with fewer, every single one would be growth by a tenth
 _GAPS = 3  # the last distances between checkpoints that tell how long a run may pause
 _PATIENT = 2  # times the longest of them
 
 Series: TypeAlias = tuple[str, int, str, str, str]  # plugin, version, options hash, basis, model
-
-
-@dataclass(frozen=True, slots=True)
-class LogState:
-    """How much of a training log is recorded."""
-
-    rows: int = 0
-    last: int | None = None  # the last update that has a row
-    chain: str = ""  # names the attempts that the rows belong to
 
 
 @dataclass(frozen=True, slots=True)

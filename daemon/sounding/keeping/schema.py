@@ -30,7 +30,7 @@ _SUBJECT = (
     Column("other_checkpoint_id", "VARCHAR", "identity of the second checkpoint of a pair"),
     Column("horizon", "BIGINT", "last step or logged update that entered a measurement over a run or group"),
     Column("members", "BIGINT", "measurements or checkpoints that entered a measurement over a run or group"),
-    Column("log_rows", "BIGINT", "rows of the training log that entered a measurement over a run or group"),
+    Column("log_rows", "BIGINT", "rows of the training log recorded when a run or group was measured"),
 )
 _WORK = (
     Column("plugin", "VARCHAR", "name of the plugin"),

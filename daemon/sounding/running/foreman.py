@@ -100,6 +100,7 @@ class Foreman:
             self._next_retry = now + _RETRY_SECONDS
             self._stale |= {run for run, plan in self.plans.items() if any(o.waiting for o in plan.everything)}
         self._stale |= {run for run in self.lookout.runs() if run not in self.plans}
+        self.notice_sightings(self.wholes.read_logs(), now)  # a run that still logs is not at rest
         self._stale |= self._come_to_rest(now) | self.surveys.expired(now)
         stores = self._stores()
         for run in self._stale:
@@ -165,8 +166,6 @@ class Foreman:
         return not self.once and quiet < self.wholes.rests_after(run)
 
     def _plan(self, store: Store, run: RunName, now: float, wall: datetime) -> RunPlan:
-        if self.wholes.look(run):
-            self._changed_at[run] = now
         view = self.lookout.view(run, growing=self._is_growing(run, now), models=tuple(store.models) or ("",))
         view = replace(view, networks=store.models)
         self._unsurveyed.discard(run)

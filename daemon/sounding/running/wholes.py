@@ -1,14 +1,15 @@
 """Runs as a whole: how long each must be quiet to rest, what is owed on it, and what a job on it may read."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from sounding.config import Settings
 from sounding.deciding.plan import Owed, RunView, Wish, owed
 from sounding.deciding.policy import patience
-from sounding.deciding.runs import LogState, Stock, grounds, rest_seconds, stock, wanted_of_run
+from sounding.deciding.runs import Stock, grounds, rest_seconds, stock, wanted_of_run
 from sounding.keeping.ledger import Ledger, RunName
+from sounding.keeping.tally import Tally
 from sounding.records import Checkpoint, RunInput, Task
 
 
@@ -19,9 +20,11 @@ class Wholes:
     settings: Settings
     ledger: Ledger
     wishes: tuple[Wish, ...]
-    logged: Callable[[RunName], LogState] = lambda run: LogState()
     _rests_after: dict[RunName, float] = field(default_factory=dict)  # seconds
-    _log_seen: dict[RunName, LogState] = field(default_factory=dict)  # when the run was last planned
+    _logged: Tally = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._logged = Tally(self.ledger.results.logs)
 
     @property
     def any_wanted(self) -> bool:
@@ -32,13 +35,9 @@ class Wholes:
         """Seconds in which nothing must have come before the run rests; as of its last plan."""
         return self._rests_after.get(run, self.settings.daemon.idle_seconds)
 
-    def look(self, run: RunName) -> bool:
-        """Bring up to date how long the run may pause; whether its log has grown since the last look."""
-        history = self.ledger.history.get(run, {}).values()
-        self._rests_after[run] = rest_seconds(history, self.settings.daemon.idle_seconds)
-        before, now = self._log_seen.get(run), self.logged(run)
-        self._log_seen[run] = now
-        return before is not None and before != now
+    def read_logs(self) -> set[RunName]:
+        """Take note of what was logged since the last call; the runs whose logs have grown."""
+        return self._logged.refresh() if self.any_wanted else set()
 
     def plan(self, view: RunView, others: Iterable[Owed], wall: datetime) -> Owed | None:
         """What is owed on the run itself, given what is owed on its checkpoints.
@@ -47,6 +46,7 @@ class Wholes:
         """
         if not self.any_wanted:
             return None
+        self._rests_after[view.store, view.run] = rest_seconds(view.history, self.settings.daemon.idle_seconds)
         resting = not view.growing and not any(each.tasks for each in others)
         limits = patience(self.settings)
         offered = self._stock((view.store, view.run))
@@ -62,4 +62,4 @@ class Wholes:
 
     def _stock(self, run: RunName) -> Stock:
         in_force = {name: (known.version, known.options_hash) for name, known in self.ledger.settings.items()}
-        return stock(self.ledger.of_run(run), in_force, self.logged(run))
+        return stock(self.ledger.of_run(run), in_force, self._logged.state(run))
