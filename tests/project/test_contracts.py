@@ -15,8 +15,8 @@ CONTRACTS = {
     ]
 }
 WORKER_SIDE_MODULES = {
-    "batch", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds", "spectra", "testing",
-    "trial",
+    "batch", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds", "spectra",
+    "testing", "trial",
 }  # fmt: skip
 PUBLIC_MODULES = {"plugin", "records", "passes", "numbers", "spectra", "fitting"}
 PARENTS = (
