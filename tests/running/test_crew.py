@@ -1,66 +1,15 @@
 """What a job leaves behind when it ends, when it is returned, and when the daemon dies under it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from making import checkpoint, results_in, sheet, task_on
+from making import task_on
+from running.shop import NORM, Shop
 
-from sounding.keeping.ledger import Ledger
-from sounding.records import Ending, Job, Outcome, Task
-from sounding.running.crew import Crew, publish_marks
-from sounding.running.dispatch import Child, Death, Limits
-from sounding.running.worker import Answer, Call
-from sounding.stamps import stamp_of
-
-NORM = sheet("norm")
-
-
-@dataclass
-class Puppet(Child):
-    """A child without a process: what its calls end with is said by the test."""
-
-    ends: list[Answer | Death] = field(default_factory=list)
-    heard: list[Call] = field(default_factory=list)
-
-    @property
-    def alive(self) -> bool:
-        return True
-
-    def send(self, call: Call, limits: Limits, now: float) -> None:
-        self.heard.append(call)
-
-    def poll(self, now: float) -> Answer | Death | None:
-        return self.ends.pop(0) if self.ends else None
-
-    def stop(self) -> None:
-        self.ends.clear()
-
-
-@dataclass
-class Shop:
-    """A crew of one puppet over results of its own."""
-
-    path: Path
-
-    def __post_init__(self) -> None:
-        self.results = results_in(self.path / "results")
-        self.child = Puppet("puppet")
-        self.crew = Crew(self.results, [self.child], Limits(60.0, 1 << 30), "epoch")
-        file = self.path / "ckpt.pt"
-        file.write_text("weights")
-        self.known = checkpoint(7, path=str(file), stamp=stamp_of(file))
-
-    def begin(self, seq: int, *tasks: Task) -> None:
-        self.crew.begin_job(self.child, Job(seq, self.known, tasks), {"norm": NORM}, 0.0)
-
-    def outcomes(self) -> list[Outcome]:
-        ledger = Ledger(self.results)
-        ledger.refresh()
-        return list(ledger.outcomes.values())
-
-    def leftovers(self) -> list[str]:
-        return [path.name for path in self.results.tmp.iterdir()]
+from sounding.records import Ending
+from sounding.running.crew import publish_marks
+from sounding.running.dispatch import Death
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 def main(config: Path) -> int:
     """Be the daemon until told to end; the exit code."""
     import logging
+    from importlib.metadata import version
 
-    from sounding import __version__
     from sounding.config import load_config
     from sounding.records import SoundingError
     from sounding.running.logbook import Pen
@@ -24,7 +24,7 @@ def main(config: Path) -> int:
     pen = Pen(settings.results)
     LOG.addHandler(pen)
     LOG.setLevel(logging.INFO)
-    LOG.info("sounding %s, configured by %s", __version__, config)
+    LOG.info("sounding %s, configured by %s", version("sounding"), config)
     narrator = Narrator()
 
     def report(status: Status) -> None:

@@ -59,7 +59,7 @@ class Narrator:
 
 
 def _troubles(status: Status) -> list[str]:
-    if status.state in ("starting", "stopped"):
+    if status.state in ("starting", "stopped", "died"):
         return []
     stores = [f"{store.name}: {store.problem}" for store in status.stores if store.problem]
     message = [status.message] if status.message else []
