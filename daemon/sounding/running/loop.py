@@ -15,6 +15,7 @@ from sounding.keeping.ledger import Ledger
 from sounding.keeping.requests import read_requests
 from sounding.keeping.results import ResultsDirectory
 from sounding.records import Catalogue
+from sounding.running.clerk import Clerk
 from sounding.running.crew import Crew, Surveyed
 from sounding.running.foreman import Foreman
 from sounding.running.journal import Journal
@@ -45,6 +46,7 @@ class Daemon:
     bell: Bell
     watch: Watch
     lock: Lock
+    clerk: Clerk
     busy_at: float = 0.0  # monotonic time of the last turn in which anything happened
     _troubles: dict[str, str] = field(default_factory=dict)  # what a person should know now, by where it came from
     _touched: set[str] = field(default_factory=set)  # directories that events named
@@ -63,13 +65,14 @@ class Daemon:
         While the results cannot be written, nothing is begun: everything unfinished stays owed.
         """
         try:
-            self._look(now, wall)
+            looked = self._look(now, wall)
             self._take_results(now, wall)
             if now < self._paused_until:
                 return
             self._take_requests(wall)
             self.foreman.replan(now, wall)
             self._dispatch(now)
+            self._read_logs(now, looked)
             self._tidy(now, wall)
         except OSError as error:  # a full disk, or a lost mount
             self._troubles["results"] = f"{self.results.path}: {error.strerror or error}; trying again"
@@ -96,6 +99,7 @@ class Daemon:
             and not self.crew.working
             and not self.lookout.unexamined
             and not self.lookout.may_change_by_waiting(now)
+            and self.clerk.is_content
         )
 
     def pause(self, now: float) -> float:
@@ -107,17 +111,18 @@ class Daemon:
         if self.lookout.unexamined or self.foreman.has_stale_plans:
             return 0.0
         wake = self._rested if self._touched else self._next_look
-        return max(0.0, min(wake - now, self.settings.daemon.scan_seconds))
+        return max(0.0, min(wake - now, self.clerk.pause(now), self.settings.daemon.scan_seconds))
 
     def close(self) -> None:
         """Wait for a folding under way."""
         self._folder.shutdown()
 
-    def _look(self, now: float, wall: datetime) -> None:
+    def _look(self, now: float, wall: datetime) -> bool:
+        """See what there is, if it is time; whether the stores were listed."""
         self._touched |= self.bell.answer()
         due = self._touched or now >= self._next_look or self.lookout.unexamined
         if not due or now < self._rested:
-            return
+            return False
         full = now >= self._next_full
         if full:
             self._next_full = now + self.settings.daemon.full_scan_seconds
@@ -130,11 +135,13 @@ class Daemon:
         if not self.lookout.unexamined:
             self._rested = now + _REST * (time.monotonic() - start)
         self.foreman.notice_sightings(changed, now)
+        self.clerk.notice(changed)
         if changed:
             self.busy_at = now
         if news and now >= self._paused_until:  # what is not written down stays news
             self.journal.write_sightings(news, wall)
             self._refresh()
+        return True
 
     def _take_results(self, now: float, wall: datetime) -> None:
         for ended in self.crew.poll(now):
@@ -178,6 +185,14 @@ class Daemon:
             self.busy_at = now
             job = self.foreman.job(choice, self.journal.next_seq())
             self.crew.begin_job(child, job, self.catalogue.plugins, now)
+
+    def _read_logs(self, now: float, looked: bool) -> None:
+        """Copy what was logged; not in a turn that listed the stores, as no directory is listed twice in one."""
+        if looked:
+            return
+        if self.clerk.turn(now, self.lookout):
+            self.busy_at = now
+        self._tell("logs", self.clerk.problem)
 
     def _tidy(self, now: float, wall: datetime) -> None:
         if now < self._next_tidy:

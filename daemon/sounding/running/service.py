@@ -14,6 +14,7 @@ from sounding.keeping.ledger import Ledger
 from sounding.keeping.results import ResultsDirectory
 from sounding.records import Examination, Sighting, SoundingError, State, Verdict
 from sounding.running import catalogue as catalogues
+from sounding.running.clerk import Clerk, in_child
 from sounding.running.crew import Crew, publish_marks
 from sounding.running.dispatch import Child, Limits, call_and_wait
 from sounding.running.ending import Told, drain, until_told
@@ -85,7 +86,8 @@ def running(
         stack.callback(watch.close)
         lookout = Lookout(settings, ledger, examiner)
         foreman = Foreman(settings, ledger, lookout, wishes_of(catalogue, settings), once)
-        daemon = Daemon(settings, results, ledger, journal, lookout, foreman, crew, catalogue, bell, watch, lock)
+        clerk = Clerk(settings, results, in_child(examiner.child), epoch)
+        daemon = Daemon(settings, results, ledger, journal, lookout, foreman, crew, catalogue, bell, watch, lock, clerk)
         stack.callback(daemon.close)
         yield daemon
 
