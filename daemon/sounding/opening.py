@@ -23,10 +23,10 @@ _SpanKey = tuple[str, int, int]
 def open_checkpoint(path: str) -> "Opened":
     """Open a checkpoint. Raises SoundingError when it is not (or no longer) a complete one."""
     place = Path(path).absolute()
-    kind = format_of(place) if place.exists() else None
-    if kind is None:
-        raise SoundingError(f"{path} is not a checkpoint of a known format (or is gone).")
     try:
+        kind = format_of(place) if place.exists() else None
+        if kind is None:
+            raise SoundingError(f"{path} is not a checkpoint of a known format (or is gone).")
         return Opened(kind.read(place), own_names=kind.own_names)
     except UnfinishedError as error:
         raise SoundingError(f"{path} cannot be opened, it is not whole: {error}.") from error

@@ -1,19 +1,25 @@
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+import torch.distributed.checkpoint as dcp
 
 from sounding.formats import format_of
+from sounding.formats import fsdp_directory as fsdp
 from sounding.formats import trainer_directory as trainer
 from sounding.formats import weights_directory as weights
 from sounding.formats.proof import Proof
+from sounding.opening import open_checkpoint
 from sounding.records import Fact, State
 from sounding.seeing.contents import contents_of
+
+from formats.conftest import trained  # isort: skip
 
 _Write = Callable[..., Path]
 
@@ -160,6 +166,77 @@ def test_the_optimizer_that_accelerate_saves_is_found(trainer_directory: _Write)
     assert progress.lr_stored is not None
     (directory / "optimizer.bin").write_bytes(b"PK")
     assert _prove(directory).state is State.PENDING
+
+
+def test_what_accelerate_numbers_is_read_under_its_number(trainer_directory: _Write):
+    source = trainer_directory(30)
+    directory = source.rename(source.with_name("checkpoint_0"))
+    (directory / "trainer_state.json").unlink()
+    (directory / "optimizer.pt").rename(directory / "optimizer.bin")
+    first = weights.fingerprint(directory)
+    safetensors.torch.save_file({"w": torch.ones(2)}, directory / "model_1.safetensors")
+    adam = torch.optim.Adam([torch.nn.Parameter(torch.ones(2))], lr=0.5)
+    torch.save(adam.state_dict(), directory / "optimizer_1.bin")
+    torch.save({"epoch": 3, "tokens": 900}, directory / "custom_checkpoint_0.pkl")
+    assert _prove(directory).reason == "2 weight files, whole"
+    contents = contents_of(weights.read(directory), own_names=True)
+    assert list(contents.networks) == ["model", "model_1"]
+    assert list(contents.networks["model_1"]) == ["w"]
+    assert len(contents.optimizers) == 2
+    assert contents.progress.epoch == Fact(3, "custom_checkpoint_0.epoch")
+    assert contents.progress.tokens == Fact(900, "custom_checkpoint_0.tokens")
+    assert weights.fingerprint(directory) != first
+    for name in ("model_1.safetensors", "custom_checkpoint_0.pkl"):
+        content = (directory / name).read_bytes()
+        (directory / name).write_bytes(content[:-1])
+        assert _prove(directory).state is State.PENDING
+        assert name in _prove(directory).reason
+        (directory / name).write_bytes(content)
+
+
+@pytest.fixture
+def sharded_by_fsdp(trainer_directory: _Write) -> Path:
+    """What the Trainer leaves where FSDP shards the network: torch's distributed format inside its directory."""
+    directory = trainer_directory(30)
+    model, optimizer, _ = trained()
+    (directory / "model.safetensors").unlink()
+    (directory / "optimizer.pt").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a single process
+        dcp.save({"model": model.state_dict()}, checkpoint_id=directory / "pytorch_model_fsdp_0", no_dist=True)
+        dcp.save({"optimizer": optimizer.state_dict()}, checkpoint_id=directory / "optimizer_0", no_dist=True)
+    return directory
+
+
+def test_networks_that_fsdp_sharded_are_read_with_their_optimizer(sharded_by_fsdp: Path):
+    assert format_of(sharded_by_fsdp) is trainer.FORMAT
+    proof = _prove(sharded_by_fsdp)
+    assert (proof.state, proof.needs_quiet) == (State.COMPLETE, True)
+    expected = trained()[0].state_dict()
+    with open_checkpoint(str(sharded_by_fsdp)) as opened:
+        assert list(opened.networks) == ["model"]
+        assert all(torch.equal(opened.tensor(ref), expected[name]) for name, ref in opened.networks["model"].items())
+        (adam,) = opened.optimizers
+        assert isinstance(adam, dict)
+        assert set(adam["state"][0]) == {"step", "exp_avg", "exp_avg_sq"}
+        assert opened.progress.updates == Fact(30, "trainer_state.global_step")
+        assert opened.progress.epoch == Fact(1.5, "trainer_state.epoch")
+    other = sharded_by_fsdp.rename(sharded_by_fsdp.with_name("checkpoint_0"))
+    (other / "trainer_state.json").unlink()
+    assert format_of(other) is fsdp.FORMAT
+    assert _prove(other).state is State.COMPLETE
+
+
+def test_a_sharded_network_under_way_is_pending(sharded_by_fsdp: Path):
+    fingerprint = trainer.fingerprint(sharded_by_fsdp)
+    for name in ("pytorch_model_fsdp_0/.metadata", "pytorch_model_fsdp_0/__0_0.distcp", "optimizer_0/.metadata"):
+        content = (sharded_by_fsdp / name).read_bytes()
+        for kept in (b"", content[: len(content) // 2], content[:-1]):
+            (sharded_by_fsdp / name).write_bytes(kept)
+            assert _prove(sharded_by_fsdp).state is State.PENDING, name
+            assert _prove(sharded_by_fsdp).reason.startswith(name.partition("/")[0])
+        (sharded_by_fsdp / name).write_bytes(content)
+    assert trainer.fingerprint(sharded_by_fsdp) == fingerprint
 
 
 def test_the_fingerprint_is_of_weights_and_step(trainer_directory: _Write):

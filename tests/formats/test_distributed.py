@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
 from sounding.formats import distributed, format_of
 from sounding.formats.proof import Proof
@@ -111,6 +112,49 @@ def test_a_single_process_checkpoint_is_complete_and_equal(single: Path):
 def test_a_state_dict_alone_is_the_network(tmp_path: Path):
     _save({"a.weight": torch.ones(2, 2), "a.bias": torch.ones(2)}, tmp_path / "step_3")
     assert list(contents_of(distributed.read(tmp_path / "step_3")).networks[""]) == ["a.weight", "a.bias"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_flattened_optimizers_are_nested_again(tmp_path: Path):
+    model, optimizer, _ = trained()
+    optimizer.param_groups[0]["params"], last = optimizer.param_groups[0]["params"][:-2], model[-1].parameters()
+    optimizer.param_groups.append({**optimizer.param_groups[0], "params": list(last), "lr": 0.5})
+    options = StateDictOptions(flatten_optimizer_state_dict=True)
+    states = get_optimizer_state_dict(model, optimizer, options=options)
+    assert "param_groups" not in states
+    _save({"model": model.state_dict(), "optimizer": states, "train_state": {"step": 4, "ntokens_seen": 99}}, tmp_path)
+    contents = contents_of(distributed.read(tmp_path))
+    (found,) = contents.optimizers
+    assert isinstance(found, dict)
+    names = list(dict(model.named_parameters()))
+    assert set(found["state"]) == set(names)
+    assert set(found["state"][names[0]]) == {"step", "exp_avg", "exp_avg_sq"}
+    assert [sorted(group["params"]) for group in found["param_groups"]] == [sorted(names[:-2]), sorted(names[-2:])]
+    assert found["param_groups"][1]["lr"] == 0.5
+    assert contents.progress.updates == Fact(4, "optimizer.state.step")
+    assert contents.progress.tokens == Fact(99, "train_state.ntokens_seen")
+    with open_checkpoint(str(tmp_path)) as opened:
+        mine = opened.tensor(found["state"][names[0]]["exp_avg"]).clone()
+    assert torch.equal(mine, states[f"state.{names[0]}.exp_avg"])
+
+
+def test_what_lightning_keeps_beside_its_shards_is_read(tmp_path: Path):
+    model, optimizer, _ = trained()
+    _save({"model": model.state_dict(), "optimizer_0": optimizer.state_dict()}, tmp_path)
+    beside = {"epoch": 2, "global_step": 4, "pytorch-lightning_version": "2.6", "hyper_parameters": {"width": 8}}
+    torch.save(beside, tmp_path / "meta.pt")
+    assert _prove(tmp_path).state is State.COMPLETE
+    tree = distributed.read(tmp_path)
+    assert isinstance(tree, dict)
+    assert tree["hyper_parameters"] == {"width": 8}
+    contents = contents_of(tree)
+    assert list(contents.networks) == ["model"]
+    assert contents.progress.step == Fact(4, "global_step")
+    assert contents.progress.epoch == Fact(2, "epoch")
+    assert contents.progress.lr_stored is not None
+    content = (tmp_path / "meta.pt").read_bytes()
+    (tmp_path / "meta.pt").write_bytes(content[:-1])
+    assert _prove(tmp_path).state is State.PENDING
 
 
 @pytest.mark.parametrize("step", [2, 3])

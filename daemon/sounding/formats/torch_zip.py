@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from sounding.formats import lightning
 from sounding.formats.archive import Member, members_of, members_within
 from sounding.formats.pickle_stub import MOST_PICKLE_BYTES, read_pickle
 from sounding.formats.proof import Format, ImpossibleError, UnfinishedError, first_bytes, megabytes, opened
@@ -31,16 +32,20 @@ def check(path: Path) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """Digest of directory, structure and samples of every storage."""
+    """Digest of directory, structure and samples of every storage; of Lightning's files, of what they hold."""
     digest = Digest()
     with opened(path) as file:
         members = members_of(file, path)
+        structure = _structure(file, members)
+        if lightning.is_lightning(structure):
+            lightning.add_content(digest, file, read_pickle(structure, str(path), members), members)
+            return digest.hex()
         for name, member in sorted(members.items()):
             if name == _SERIAL:
                 continue
             for part in (name, member.size, member.crc):
                 digest.add(part)
-        digest.add(_structure(file, members))
+        digest.add(structure)
         storages = sorted((member.start, member.size) for name, member in members.items() if name.startswith("data/"))
         digest.add_samples(file, storages)
     return digest.hex()

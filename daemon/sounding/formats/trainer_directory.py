@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from sounding.formats import adapter_directory, torch_zip, weights_directory
+from sounding.formats import adapter_directory, fsdp_directory, torch_zip, weights_directory
 from sounding.formats.json_file import read_json
 from sounding.formats.proof import Format, ImpossibleError, UnfinishedError
 from sounding.formats.sampling import Digest
@@ -48,7 +48,8 @@ def read(path: Path) -> dict[str, object]:
 
 
 def _weights(path: Path) -> Format:
-    return adapter_directory.FORMAT if adapter_directory.FORMAT.claims(path) else weights_directory.FORMAT
+    kinds = (adapter_directory.FORMAT, fsdp_directory.FORMAT)
+    return next((kind for kind in kinds if kind.claims(path)), weights_directory.FORMAT)
 
 
 def _tree(path: Path) -> dict[str, object]:

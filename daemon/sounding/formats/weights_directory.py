@@ -1,8 +1,10 @@
 """A directory of weights as Hugging Face libraries save them: one file, or shards with an index.
 
-Accelerate and the Trainer put the states of optimizer and scheduler beside them.
+Accelerate and the Trainer put the states of optimizer and scheduler beside them; Accelerate numbers further networks,
+optimizers and objects of the user's own.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,12 +18,8 @@ from sounding.records import State
 
 _INDICES = ("model.safetensors.index.json", "*.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
-_STATES = {
-    "optimizer.bin": "optimizer",
-    "optimizer.pt": "optimizer",
-    "scheduler.bin": "scheduler",
-    "scheduler.pt": "scheduler",
-}
+_STATE = re.compile(r"((?:optimizer|scheduler)(?:_\d+)?)\.(?:bin|pt)|(custom_checkpoint_\d+)\.pkl")
+_FURTHER = re.compile(r"(?:pytorch_)?(model_\d+)\.(?:safetensors|bin)")
 _SHARD = re.compile(r".+-(\d{5})-of-(\d{5})\.(safetensors|bin)")
 
 
@@ -31,6 +29,12 @@ class Weights:
 
     files: tuple[Path, ...]
     promised: Mapping[str, str] = field(default_factory=dict)
+    further: Mapping[str, Path] = field(default_factory=dict)  # of other networks saved beside, by their names
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """The files of all networks."""
+        return (*self.files, *self.further.values())
 
 
 def check(path: Path) -> str:
@@ -39,7 +43,7 @@ def check(path: Path) -> str:
     held: dict[str, set[str]] = {}
     whole = 0
     unfinished: list[str] = []
-    for file in weights.files:
+    for file in weights.all:
         proof = _format_of(file).prove(file)
         if proof.state is State.BROKEN:
             raise ImpossibleError(f"{file.name}: {proof.reason}")
@@ -49,7 +53,8 @@ def check(path: Path) -> str:
         else:
             unfinished.append(f"{file.name}: {proof.reason}")
     if unfinished:
-        of = f"{whole} of {len(weights.files)} shards; " if len(weights.files) > 1 else ""
+        kind = "files" if weights.further else "shards"
+        of = f"{whole} of {len(weights.all)} {kind}; " if len(weights.all) > 1 else ""
         raise UnfinishedError(f"{of}{unfinished[0]}")
     for tensor, name in weights.promised.items():
         if tensor not in held[Path(name).name]:
@@ -61,7 +66,7 @@ def check(path: Path) -> str:
 def fingerprint(path: Path) -> str:
     """Digest of the fingerprints of all weight files."""
     digest = Digest()
-    for file in find_weights(path).files:
+    for file in find_weights(path).all:
         digest.add(file.name)
         digest.add(_format_of(file).fingerprint(file))
     return digest.hex()
@@ -70,19 +75,24 @@ def fingerprint(path: Path) -> str:
 def read(path: Path) -> dict[str, object]:
     """The network under "model"; what lies beside it under "optimizer", "scheduler", "config" and "trainer_state"."""
     check(path)
+    weights = find_weights(path)
     model: dict[str, object] = {}
-    for file in find_weights(path).files:
+    for file in weights.files:
         model.update(_tensors(file))
-    tree: dict[str, object] = {"model": model}
-    for key in ("config", "trainer_state"):
-        if (path / f"{key}.json").is_file():
-            tree[key] = read_json(path / f"{key}.json")
-    return tree | states_beside(path)
+    further = {name: _tensors(file) for name, file in weights.further.items()}
+    return {"model": model, **further} | notes_beside(path) | states_beside(path)
+
+
+def notes_beside(path: Path) -> dict[str, object]:
+    """The network's configuration and the Trainer's state, where the directory has them."""
+    names = ("config", "trainer_state")
+    return {name: read_json(path / f"{name}.json") for name in names if (path / f"{name}.json").is_file()}
 
 
 def states_beside(path: Path) -> dict[str, object]:
-    """What the files of optimizer and scheduler hold that the directory has; both are proven whole."""
-    return {key: torch_zip.read_named(path / name) for name, key in _STATES.items() if (path / name).exists()}
+    """What the files of optimizers, schedulers and the user's own objects hold; all are proven whole."""
+    matches = [match for name in sorted(os.listdir(path)) if (match := _STATE.fullmatch(name))]
+    return {match[1] or match[2]: torch_zip.read_named(path / match[0]) for match in matches}
 
 
 def find_weights(directory: Path) -> Weights:
@@ -96,7 +106,10 @@ def find_weights(directory: Path) -> Weights:
         return _indexed(directory, indices[0])
     singles = [name for name in _SINGLES if name in names]
     if singles:
-        return Weights((contained(directory, singles[0]),))
+        further = [match for name in names if (match := _FURTHER.fullmatch(name))]
+        return Weights(
+            (contained(directory, singles[0]),), {}, {match[1]: contained(directory, match[0]) for match in further}
+        )
     return _unindexed(directory, names)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sounding.records import Opaque, Progress, Stored
+from sounding.seeing.flattened import nested_states
 from sounding.seeing.networks import find_networks
 from sounding.seeing.progress import find_progress
 
@@ -47,8 +48,9 @@ def _state_dicts(value: object) -> Iterator[object]:
     if isinstance(value, Opaque):
         value = value.state
     if isinstance(value, Mapping):
-        if "param_groups" in value:
-            yield value
+        states = value if "param_groups" in value else nested_states(value)
+        if states is not None:
+            yield states
     elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         for item in value:
             yield from _state_dicts(item)

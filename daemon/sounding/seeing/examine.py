@@ -19,10 +19,17 @@ def examine(sighting: Sighting, sources: Sequence[str] = (), root: str = "") -> 
 
     `root` is the store's path, under which `sources` ("{run}/config.yaml", "checkpoint:args") name files.
     """
-    path = Path(sighting.path)
-    before = _stamp(path)
-    if before is None:
+    try:
+        return _examined(sighting, sources, root)
+    except FileNotFoundError:
         return _verdict(State.PENDING, "gone")
+    except OSError as error:
+        return _verdict(State.PENDING, f"cannot be read: {error.strerror or error}")
+
+
+def _examined(sighting: Sighting, sources: Sequence[str], root: str) -> Examination:
+    path = Path(sighting.path)
+    before = stamp_of(path)
     if before != sighting.stamp:
         return _verdict(State.PENDING, "changed since it was listed")
     if not (path.is_file() or path.is_dir()):
@@ -35,7 +42,7 @@ def examine(sighting: Sighting, sources: Sequence[str] = (), root: str = "") -> 
         return _verdict(proof.state, proof.reason)
     try:
         found = _inside(sighting, kind, proof, sources, root)
-    except (UnfinishedError, OSError) as error:
+    except (UnfinishedError, FileNotFoundError) as error:
         return _verdict(State.PENDING, f"{_CHANGED}: {error}")
     except ImpossibleError as error:
         return _verdict(State.BROKEN, str(error))
@@ -43,13 +50,10 @@ def examine(sighting: Sighting, sources: Sequence[str] = (), root: str = "") -> 
 
 
 def _unclaimed(path: Path) -> Examination:
-    """The verdict on what no format claims, which may be because its first bytes cannot be read."""
-    try:
-        if path.is_file():
-            with opened(path):
-                pass
-    except OSError as error:
-        return _verdict(State.PENDING, f"cannot be read: {error.strerror or error}")
+    """The verdict on what no format claims. Raises OSError where that is because its first bytes cannot be read."""
+    if path.is_file():
+        with opened(path):
+            pass
     return _verdict(State.BROKEN, "no known format: expected a torch zip, safetensors or a directory of weights")
 
 

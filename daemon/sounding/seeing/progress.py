@@ -9,12 +9,16 @@ from sounding.records import Fact, Progress
 _STEP = ("global_step", "global_steps", "iter_num", "iteration", "step", "steps", "it", "iter", "num_updates", "epoch")
 _UPDATES = ("global_step", "global_steps", "iter_num", "num_updates", "optimizer_steps")
 _EPOCH = ("epoch", "current_epoch", "epochs")
-_TOKENS = ("tokens", "tokens_seen", "num_tokens", "total_tokens", "n_tokens", "num_input_tokens_seen")
+_TOKENS = ("tokens", "tokens_seen", "ntokens_seen", "num_tokens", "total_tokens", "n_tokens", "num_input_tokens_seen",
+           "consumed_tokens")  # fmt: skip
 _EXAMPLES = ("examples", "examples_seen", "samples", "samples_seen", "num_samples", "consumed_samples",
              "consumed_train_samples", "global_samples")  # fmt: skip
-_WALL_TIME = ("wall_time", "walltime", "train_time", "elapsed", "timestamp", "time")
+_WALL_TIME = ("wall_time", "walltime", "train_time", "training_time", "elapsed", "elapsed_time", "time_elapsed",
+              "timestamp", "time")  # fmt: skip
 _MOST_STATES = 256
 _INSIDE = ("trainer_state", "__metadata__", "progress", "train_state", "training_state", "meta", "state", "metadata")
+
+_USERS_OWN = "custom_checkpoint_"  # what Accelerate saves of objects registered with it
 
 
 def find_progress(tree: object, optimizer: object | None) -> Progress:
@@ -27,7 +31,7 @@ def find_progress(tree: object, optimizer: object | None) -> Progress:
         epoch=_first(places, _EPOCH),
         tokens=_positive(_whole(_first(places, _TOKENS))),
         examples=_positive(_whole(_first(places, _EXAMPLES))),
-        wall_time=_first(places, _WALL_TIME),
+        wall_time=_first(places, _WALL_TIME) or _timed(tree),
         lr_stored=rate,
         lr_last=_logged_rate(tree, rate),
     )
@@ -45,7 +49,8 @@ def _places(tree: object) -> Iterator[tuple[str, Mapping[object, object]]]:
     if not isinstance(tree, Mapping):
         return
     yield "", tree
-    for key in _INSIDE:
+    own = [key for key in tree if isinstance(key, str) and key.startswith(_USERS_OWN)]
+    for key in (*_INSIDE, *own):
         inner = tree.get(key)
         if isinstance(inner, Mapping):
             yield f"{key}.", inner
@@ -65,10 +70,19 @@ def _number_of(value: object) -> int | float | None:
     """A number; text too, since safetensors files can say nothing else."""
     if isinstance(value, str):
         try:
-            value = int(value)
+            value = float(value) if "." in value else int(value)
         except ValueError:
             return None
     return number(value)
+
+
+def _timed(tree: object) -> Fact | None:
+    """Seconds of training by the Timer of Lightning, which keeps them among the states of callbacks."""
+    value: object = tree
+    for key in ("callbacks", "Timer", "time_elapsed", "train"):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    seconds = number(value)
+    return None if seconds is None else Fact(seconds, "callbacks.Timer.time_elapsed.train")
 
 
 def _whole(fact: Fact | None) -> Fact | None:
