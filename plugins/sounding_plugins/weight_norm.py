@@ -31,6 +31,8 @@ def weight_norm(weights: Weights, *, matrices_only: bool = False) -> Iterator[Fi
     `matrices_only` leaves out tensors with fewer than two dimensions (biases, normalisation scales); the total
     always counts every parameter.
     """
+    for name, reason in weights.left_out.items():
+        yield Skip(reason, part=name)
     parameters = weights.parameters()
     if not parameters:
         yield Skip("the network has no floating-point parameters")

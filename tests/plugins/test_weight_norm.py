@@ -49,6 +49,34 @@ def test_eight_bit_floats(sounding_plugin: Trial, dtype: torch.dtype):
     assert values(found, "max_abs") == {"w": 4.0}
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch's prototypes
+def test_what_is_no_plain_tensor_is_skipped_by_its_name(sounding_plugin: Trial):
+    state = {
+        "w": torch.tensor([3.0, 4.0]), "mask": torch.eye(2).to_sparse(), "spectrum": torch.ones(2, dtype=torch.cfloat),
+        "small": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "count": torch.tensor(3),
+    }  # fmt: skip
+    found = sounding_plugin(weight_norm, checkpoint={"model": state})
+    assert {each.part: each.reason for each in found if isinstance(each, Skip)} == {
+        "mask": "a sparse tensor, which is not read",
+        "small": "a quantized tensor, which is not read",
+        "spectrum": "complex, which is not measured",
+    }
+    assert values(found, "total") == {"": 5.0}
+
+
+def test_empty_scalar_strided_and_tied_tensors(sounding_plugin: Trial):
+    shared = torch.arange(24.0)
+    state = {
+        "scalar": torch.tensor(-2.0), "empty": torch.zeros(0, 3), "turned": shared.view(4, 6).t(),
+        "tied": shared.view(4, 6).t(), "every_second": shared[::2], "wide": torch.tensor([1.5]).expand(4),
+    }  # fmt: skip
+    found = sounding_plugin(weight_norm, checkpoint={"model": state})
+    squares = {"scalar": 4.0, "turned": sum(n * n for n in range(24)), "wide": 9.0,
+               "every_second": sum(n * n for n in range(0, 24, 2))}  # fmt: skip
+    assert values(found, "frobenius") == {name: pytest.approx(each**0.5, rel=1e-14) for name, each in squares.items()}
+    assert values(found, "total")[""] == pytest.approx(sum(squares.values()) ** 0.5, rel=1e-14)
+
+
 def test_large_float32_sums_do_not_lose_digits():
     tensor = torch.full((3 * CHUNK + 7,), 0.1)
     assert sum_of_squares(tensor) == pytest.approx(tensor.numel() * float(tensor[0]) ** 2, rel=1e-12)

@@ -21,8 +21,15 @@ class Weights(Mapping[str, torch.Tensor]):
     Tensors are read-only by agreement; work on a copy (`tensor.double()`), never in place.
     """
 
-    def __init__(self, tensors: Mapping[str, Stored | torch.Tensor], opened: Opened | None = None) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Stored | torch.Tensor],
+        opened: Opened | None = None,
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:
         self._refs = tensors
+        # Why an entry that may well be trained is not among the parameters: sparse and quantized tensors, complex ones.
+        self.left_out: Mapping[str, str] = {**(left_out or {}), **_complex(tensors)}
         self._opened = opened
         self._tensors: dict[str, torch.Tensor] = {}
         self._versions: dict[str, int] = {}
@@ -111,7 +118,12 @@ def network_weights(opened: Opened, network: str) -> Weights:
         raise SoundingError("the checkpoint holds no network: no mapping from names to tensors was found in it.")
     if network and network not in networks:
         raise SoundingError(f"the checkpoint holds no network {network!r}; it holds: {', '.join(networks)}.")
-    return Weights(networks[network or next(iter(networks))], opened)
+    key = network or next(iter(networks))
+    return Weights(networks[key], opened, opened.left_out[key])
+
+
+def _complex(tensors: Mapping[str, Stored | torch.Tensor]) -> dict[str, str]:
+    return {name: "complex, which is not measured" for name, ref in tensors.items() if "complex" in str(ref.dtype)}
 
 
 def _tied(tensors: Mapping[str, Stored | torch.Tensor]) -> dict[str, str]:
