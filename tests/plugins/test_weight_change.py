@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from sounding import Reading, Skip
+from sounding.passes.pair import moments_of, rounding
 from sounding.testing import Trial
-from sounding_plugins.weight_change import moments_of, rounding, weight_change
+from sounding_plugins.weight_change import weight_change
 
 
 def readings(findings: Any, metric: str):

@@ -61,4 +61,4 @@ def test_plugins_are_discovered_in_a_child_with_the_options_of_the_configuration
     assert "no_such_option" in reasons["weight_norm"]
     assert "not installed" in reasons["unheard_of"]
     assert found.plugins["loss"].needs_recipe
-    assert {used.name for used in found.plugins["weight_change"].passes} == {"weights"}
+    assert {used.name for used in found.plugins["weight_change"].passes} == {"pair", "weights"}

@@ -1,6 +1,6 @@
 """A job's checkpoints, opened, with the passes of each: what its plugins are served from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -10,16 +10,15 @@ import torch
 
 from sounding.keeping.past import read_courses
 from sounding.keeping.series import read_series
-from sounding.measuring.collecting import AnyPlugin
+from sounding.measuring.collecting import AnyPass, AnyPlugin
 from sounding.measuring.discovery import Loaded
+from sounding.measuring.pairing import asked_of_one, asked_of_other, offered_by_other, paired, paired_only
 from sounding.measuring.supply import PassFailure, Supply
 from sounding.opening import Opened, open_checkpoint
 from sounding.passes import History, Logs, Other, Past
 from sounding.plugin import OF_ONE, Run
 from sounding.recipe import Recipe, load_recipe
-from sounding.records import Checkpoint, Ending, Job, RecipeSheet, SoundingError, Task
-
-_OWN = ("checkpoint", "run", "opened")  # roots that `other` offers whether or not the plugin needs its own
+from sounding.records import Checkpoint, Ending, Job, RecipeSheet, SoundingError, Subject, Task
 
 
 class Bench:
@@ -33,6 +32,7 @@ class Bench:
         self._pasts: list[Past] = []
         self._pending = list(job.tasks)
         self._supplies: dict[tuple[str, str], Supply] = {}
+        self._pairs: dict[Subject, Supply] = {}  # passes over a pair
         self._opened: dict[str, Opened] = {}
         self._checkpoints = {each.checkpoint_id: each for each in (*job.others, job.checkpoint)}
 
@@ -47,6 +47,7 @@ class Bench:
     def reset(self) -> None:
         """Forget everything computed and close every file; what is asked for later is read anew."""
         self._supplies.clear()
+        self._pairs.clear()
         with ExitStack() as stack:
             for each in self._opened.values():
                 stack.callback(each.close)
@@ -57,12 +58,20 @@ class Bench:
 
     def values(self, plugin: AnyPlugin, task: Task) -> list[Any]:
         """A plugin's positional arguments. Raises PassFailure when one of them cannot be had."""
-        key = (task.subject.checkpoint_id, task.subject.model)
-        own = self.supply(*key)
-        wanted = self._wanted(*key)
-        values = [self._other(plugin, task) if need == "other" else own.get(need, wanted) for need in plugin.needs]
+        values = [self._value(plugin, need, task.subject) for need in plugin.needs]
         self._trim()
         return values
+
+    def _value(self, plugin: AnyPlugin, need: str, subject: Subject) -> Any:
+        if need == "other":
+            return self._other(plugin, subject)
+        if paired(self.loaded, need):
+            return self._pair(subject).get(need)
+        return self._of_one(need, subject)
+
+    def _of_one(self, need: str, subject: Subject) -> Any:
+        key = (subject.checkpoint_id, subject.model)
+        return self.supply(*key).get(need, self._wanted(*key))
 
     def circumstances(self, plugin: AnyPlugin, task: Task) -> dict[str, Any]:
         """Probe, floating-point type and device a plugin measured with, as far as its needs involve them."""
@@ -84,6 +93,14 @@ class Bench:
     def _trim(self) -> None:
         for key, supply in self._supplies.items():
             supply.trim(self._wanted(*key))
+        for subject, supply in self._pairs.items():
+            supply.trim(
+                need
+                for task, plugin in self._to_run()
+                if task.subject == subject
+                for need in plugin.needs
+                if paired(self.loaded, need)
+            )
 
     def supply(self, checkpoint_id: str, network: str) -> Supply:
         """The passes of one network of one of the job's checkpoints."""
@@ -146,35 +163,47 @@ class Bench:
             _require_same(planned, RecipeSheet(recipe.version, {name: probe.hash for name, probe in probes.items()}))
         return recipe
 
-    def _other(self, plugin: AnyPlugin, task: Task) -> Other:
-        checkpoint_id = task.subject.other_checkpoint_id
+    def _pair(self, subject: Subject) -> Supply:
+        """The passes over a pair; what they need of its checkpoints comes from those' own supplies."""
+        if subject not in self._pairs:
+            passes = paired_only(self.loaded)
+            needed = {need for item in passes.passes.values() for need in item.needs} - set(passes.passes)
+            roots = {need: partial(self._of_one, need, subject) for need in needed}
+            seed = f"{subject.checkpoint_id}|{subject.other_checkpoint_id}"
+            other = partial(self._other, subject=subject)
+            self._pairs[subject] = Supply(passes, roots, self.job.passes, seed, other)
+        return self._pairs[subject]
+
+    def _other(self, user: AnyPlugin | AnyPass, subject: Subject) -> Other:
+        """The second checkpoint, as a plugin or a pass over the pair may see it."""
+        checkpoint_id = subject.other_checkpoint_id
         if checkpoint_id is None:
             raise PassFailure(Ending.FAILED, "the task names no second checkpoint")
-        key = (checkpoint_id, task.subject.model)
+        key = (checkpoint_id, subject.model)
         supply, wanted = self.supply(*key), self._wanted(*key)
-        names = _needs_of_other(plugin)
         try:
-            return Other({name: supply.get(name, wanted) for name in names})
+            return Other({name: supply.get(name, wanted) for name in offered_by_other(self.loaded, user)})
         except PassFailure as failure:
             where = f"the second checkpoint ({self._checkpoints[checkpoint_id].path})"
             raise PassFailure(failure.ending, f"{where}: {failure.reason}") from None
 
+    def _to_run(self) -> Iterator[tuple[Task, AnyPlugin]]:
+        for task in self._pending:
+            plugin = self.loaded.plugins.get(task.key.plugin)
+            if plugin is not None:
+                yield task, plugin
+
     def _wanted(self, checkpoint_id: str, network: str) -> list[str]:
         """Direct needs of the tasks still to be run, as far as they concern one network of one checkpoint."""
         wanted: list[str] = []
-        for task in self._pending:
-            plugin = self.loaded.plugins.get(task.key.plugin)
-            if plugin is None or task.subject.model != network:
+        for task, plugin in self._to_run():
+            if task.subject.model != network:
                 continue
             if task.subject.checkpoint_id == checkpoint_id:
-                wanted.extend(plugin.needs)
+                wanted.extend(asked_of_one(self.loaded, plugin))
             if task.subject.other_checkpoint_id == checkpoint_id:
-                wanted.extend(_needs_of_other(plugin))
+                wanted.extend(asked_of_other(self.loaded, plugin))
         return wanted
-
-
-def _needs_of_other(plugin: AnyPlugin) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*(need for need in plugin.needs if need != "other"), *_OWN)))
 
 
 def _require_same(planned: RecipeSheet, found: RecipeSheet) -> None:

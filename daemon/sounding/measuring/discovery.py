@@ -206,9 +206,9 @@ def _pass_fault(item: AnyPass, passes: Mapping[str, AnyPass]) -> str | None:
         return f"`{item.name}` is supplied by the engine itself; give the pass another name"
     if item.returns is None:
         return f"`result` of the accumulator `{item.name}` has no return annotation, which names what users receive"
-    if "other" in item.needs:
-        return "a pass cannot need `other`: it is computed for each checkpoint of a pair alike"
     reached = Loaded({}, passes).transitive(item.needs) if item.kind == "accumulator" else ()
+    if "other" in reached:
+        return "an accumulator cannot need `other`: the probe is gone through for each checkpoint by itself"
     fed = [name for name in reached if name in passes and passes[name].kind == "accumulator"]
     return f"an accumulator cannot need another one's result (`{fed[0]}`): all fill in one traversal" if fed else None
 

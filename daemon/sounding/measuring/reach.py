@@ -9,7 +9,7 @@ from sounding.plugin import OF_A_RUN, OF_ONE
 def out_of_reach(plugin: AnyPlugin, transitive: Callable[[Iterable[str]], tuple[str, ...]]) -> str | None:
     """What is wrong with a plugin's needs, which all exist; `transitive` names everything needed to compute some."""
     whole = plugin.over in ("run", "group")
-    foreign = OF_ONE if whole else OF_A_RUN
+    foreign = OF_ONE if whole else OF_A_RUN if plugin.over == "pair" else (*OF_A_RUN, "other")
     for need in plugin.needs:
         if not any(root in foreign for root in transitive([need])):
             continue
@@ -17,5 +17,6 @@ def out_of_reach(plugin: AnyPlugin, transitive: Callable[[Iterable[str]], tuple[
             return (
                 f"needs `{need}`, which a checkpoint has and a {plugin.over} has not; go through `checkpoints` instead"
             )
-        return f'needs `{need}`, which only over="run" has'
+        over = "pair" if "other" in transitive([need]) else "run"
+        return f'needs `{need}`, which only over="{over}" has'
     return None

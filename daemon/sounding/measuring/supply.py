@@ -27,7 +27,8 @@ class Supply:
     """Supplies passes and roots by name.
 
     `roots` are made on demand too. `settings` are pass settings by pass name. `seed` names the checkpoint, so that
-    a pass that draws random numbers draws the same ones whichever plugins ask for it.
+    a pass that draws random numbers draws the same ones whichever plugins ask for it. `other` makes the second
+    checkpoint of a pair as the given pass may see it.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class Supply:
         roots: Mapping[str, Callable[[], Any]],
         settings: Mapping[str, Mapping[str, object]],
         seed: str,
+        other: Callable[[AnyPass], Any] | None = None,
     ) -> None:
         self._loaded = loaded
+        self._other = other
         self._roots = roots
         self._settings = settings
         self._seed = seed
@@ -81,12 +84,15 @@ class Supply:
         if item is None:
             self._values[name] = self._guarded(name, self._roots[name])
         elif item.kind == "shared":
-            values = [self.get(need, wanted) for need in item.needs]
+            values = [self._need(item, need, wanted) for need in item.needs]
             self._values[name] = value = self._guarded(name, partial(item, *values, **self._options(item)))
             if hasattr(value, "dtype"):
                 self.dtypes[name] = str(value.dtype).removeprefix("torch.")
         else:
             self._fill(name, wanted)
+
+    def _need(self, item: AnyPass, need: str, wanted: Iterable[str]) -> Any:
+        return self._other(item) if need == "other" and self._other is not None else self.get(need, wanted)
 
     def _fill(self, name: str, wanted: Iterable[str]) -> None:
         """One traversal for `name` and every other accumulator still wanted that can be had."""

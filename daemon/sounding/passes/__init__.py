@@ -8,6 +8,7 @@ from sounding.passes.gradients import Gradients
 from sounding.passes.model import Model
 from sounding.passes.optimizer import Optimizer
 from sounding.passes.other import Other
+from sounding.passes.pair import Moments, Pair
 from sounding.passes.past import History, Logs, Past
 from sounding.passes.predictions import Predictions
 from sounding.passes.weights import Weights
@@ -21,9 +22,11 @@ __all__ = [
     "Line",
     "Logs",
     "Model",
+    "Moments",
     "Opened",
     "Optimizer",
     "Other",
+    "Pair",
     "Past",
     "Predictions",
     "Recipe",
