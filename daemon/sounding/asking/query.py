@@ -8,7 +8,7 @@ import itertools
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,8 +16,9 @@ import duckdb
 
 from sounding.asking.current import current
 from sounding.asking.spread import spread_attributes, spread_columns
-from sounding.asking.views import MACROS, OF_WORK, TAKEN, VIEWS
+from sounding.asking.views import MACROS, OF_LOGS, OF_WORK, TAKEN, VIEWS
 from sounding.keeping.listing import in_memory, job_files, live_names, quoted, read_folds, table_function
+from sounding.keeping.log_schema import LOG_COLUMNS, ROOM
 from sounding.keeping.worklist import Work, runs_of, works_by_file
 
 T = TypeVar("T")
@@ -56,17 +57,18 @@ def make_views_of(
 
     def make() -> list[str]:
         paths = live_files(connection, results)
-        make_views(connection, paths, wanted, run)
-        return paths
+        logs = live_files(connection, results, ROOM) if wanted & OF_LOGS else []
+        make_views(connection, paths, wanted, run, logs)
+        return [*paths, *logs]
 
     return retried(make)
 
 
-def live_files(connection: duckdb.DuckDBPyConnection, results: str | Path) -> list[str]:
-    """Absolute paths of the files that count at this moment."""
-    jobs = Path(results).absolute() / "jobs"
-    listed = job_files(jobs)
-    return [str(jobs / name) for name in live_names(listed, read_folds(connection, jobs, listed))]
+def live_files(connection: duckdb.DuckDBPyConnection, results: str | Path, table: str = "jobs") -> list[str]:
+    """Absolute paths of the files of a table that count at this moment."""
+    room = Path(results).absolute() / table
+    listed = job_files(room)
+    return [str(room / name) for name in live_names(listed, read_folds(connection, room, listed))]
 
 
 def retried(read: Callable[[], T]) -> T:
@@ -83,10 +85,16 @@ def named_in(sql: str) -> set[str]:
 
 
 def make_views(
-    connection: duckdb.DuckDBPyConnection, paths: list[str], names: Iterable[str], run: str | None = None
+    connection: duckdb.DuckDBPyConnection,
+    paths: list[str],
+    names: Iterable[str],
+    run: str | None = None,
+    logs: Sequence[str] = (),
 ) -> None:
-    """Make the named views and macros, and those they refer to, over exactly these files."""
+    """Make the named views and macros, and those they refer to, over exactly these files, and these of logs."""
     wanted = _with_needs(set(names))
+    if wanted & OF_LOGS:
+        connection.execute(f"CREATE OR REPLACE TEMP VIEW logged AS FROM {table_function(logs, LOG_COLUMNS)}").fetchall()
     texts = {name: text for name, text in (VIEWS | MACROS).items() if name in wanted}
     works: dict[str, list[Work]] = {}
     if run is not None or any("{current}" in text for text in texts.values()):

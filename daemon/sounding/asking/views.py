@@ -1,9 +1,11 @@
-"""The views that people query, as SQL over `recorded`: every row of every file that counts.
+"""The views that people query, as SQL over `recorded`: every row of every file that counts; `logged` is that of logs.
 
 Which work is current is decided by the small tables of `sounding.asking.current`, made once per connection.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+
+from sounding.keeping.log_schema import CHAIN
 
 KEY = ("plugin", "version", "options_hash", "basis", "over", "checkpoint_id", "other_checkpoint_id", "model")
 SUBJECT = ("store", "run", "step", "checkpoint_id", "model", "over",
@@ -32,10 +34,7 @@ _EXAMPLES = {
     "store": "VARCHAR", "run": "VARCHAR", "step": "BIGINT", "checkpoint_id": "VARCHAR", "model": "VARCHAR",
     "probe": "VARCHAR", "split": "VARCHAR", "example": "BIGINT", "metric": "VARCHAR", "value": "DOUBLE",
 }  # fmt: skip
-_LOGS = {
-    "store": "VARCHAR", "run": "VARCHAR", "attempt": "BIGINT", "updates": "BIGINT", "key": "VARCHAR",
-    "value": "DOUBLE", "source": "VARCHAR",
-}  # fmt: skip
+LOG = ("store", "run", "attempt", "updates", "key", "value", "source")
 
 
 def columns(names: Iterable[str], table: str = "") -> str:
@@ -53,6 +52,7 @@ def _current(record: str, names: Sequence[str]) -> str:
 
 
 _SAME_SERIES = 'store, run, model, other_run, plugin, metric, part, kind, "index", "group", split'
+_LOGGED = "(FROM logged WHERE record = 'value')"
 METRIC = """(metric = {0} OR (plugin = split_part({0}, '.', 1) AND metric = substr({0}, strpos({0}, '.') + 1)))"""
 
 # Name → SQL; each refers to `recorded` and to those before it. `{current}` stands for the test that a row's work is
@@ -92,10 +92,12 @@ VIEWS: dict[str, str] = {
     "readings_with_attributes": """
         SELECT readings.*{attributes} FROM readings LEFT JOIN run_attributes USING (store, run)""",
     "examples": _empty(_EXAMPLES),
-    "logs": _empty(_LOGS),
+    "logs": f"SELECT {columns(LOG)} FROM logged WHERE record = 'value'",
+    "log_series": f"SELECT {columns(LOG)} FROM ({CHAIN.format(table=_LOGGED)})",
 }
 # Views of rows that only files with outcomes of the same run hold.
 OF_WORK = frozenset({"outcomes_all", "outcomes", "readings_all", "readings", "curves", "skips"})
+OF_LOGS = frozenset({"logs", "log_series"})  # views of `logged`, the table of training logs
 # Columns that an attribute of the same name would hide; the attribute is then called `run_…`.
 TAKEN: dict[str, frozenset[str]] = {
     "runs": frozenset({"store", "run", "first_step", "last_step", "checkpoints", "measured", "first_seen"}),

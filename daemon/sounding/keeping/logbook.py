@@ -14,26 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sounding.keeping.folding import Layout
-from sounding.keeping.schema import Column
+from sounding.keeping.log_schema import LOG_COLUMNS
 from sounding.keeping.shelf import Shelf, fsync, whole_or_nothing
 
-ROOM = "logs"  # under the results directory
-
-LOG_COLUMNS = (
-    Column("record", "VARCHAR", "kind of row: value, or place where a place in a file was reached"),
-    Column("seq", "BIGINT", "sequence number of the publication; the greatest place of a file counts"),
-    Column("recorded_at", "TIMESTAMP", "when the row was written, UTC"),
-    Column("store", "VARCHAR", "name of the store"),
-    Column("run", "VARCHAR", "name of the run within the store"),
-    Column("source", "VARCHAR", "the setting under which the log was found"),
-    Column("file", "VARCHAR", "the log: its path below the store"),
-    Column("attempt", "BIGINT", "counts, from 1, how often the source's log was begun again"),
-    Column("updates", "BIGINT", "optimizer updates, as the log counts them"),
-    Column("key", "VARCHAR", "name of the quantity, as the log names it"),
-    Column("value", "DOUBLE", "the number"),
-    Column("entry", "BIGINT", "number of the entry in the file, from 0"),
-    Column("state", "VARCHAR", "places: what is needed to read on from here, JSON"),
-)
 _LAST_PLACE = """QUALIFY record <> 'place' OR seq = max(seq) OVER (PARTITION BY record, store, run, source, file)"""
 LOGS = Layout(("record", "store", "run", "source", "key", "attempt", "entry", "seq"), _LAST_PLACE)
 _ARROW = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us")}

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from sounding.keeping.folding import LOOSE, RESULTS, SORTED_BY
 from sounding.keeping.listing import SCHEMA_VERSION_KEY
-from sounding.keeping.logbook import LOGS, ROOM
+from sounding.keeping.log_schema import ROOM
+from sounding.keeping.logbook import LOGS
 from sounding.keeping.schema import COLUMNS, SCHEMA_VERSION
 from sounding.keeping.shelf import GRACE, At, Shelf, fsync, tmp_name, whole_or_nothing
 from sounding.keeping.worklist import WORK, worklist_of_rows

@@ -10,31 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sounding.keeping.listing import in_memory, job_files, live_names, read_folds, table_function
-from sounding.keeping.logbook import LOG_COLUMNS, ROOM
+from sounding.keeping.log_schema import CHAIN, LOG_COLUMNS, ROOM
 
 Floats: TypeAlias = NDArray[np.float64]
-
-# A later attempt replaces what earlier ones logged at or beyond its first update: all of the same file, which was
-# begun again; of another file only the same keys, as several logs may stand side by side under one setting. Of several
-# values at one update, the last one counts.
-CHAIN = """
-    WITH attempts AS (
-        SELECT store, run, source, file, attempt, min(updates) AS start FROM {table} GROUP BY ALL
-    ), attempts_of_keys AS (
-        SELECT DISTINCT store, run, source, file, key, attempt FROM {table}
-    ), later AS (
-        SELECT k.store, k.run, k.source, k.file, k.key, k.attempt, min(a.start) AS ends
-        FROM attempts_of_keys AS k JOIN attempts AS a
-            ON a.store = k.store AND a.run = k.run AND a.source = k.source AND a.attempt > k.attempt
-        WHERE a.file = k.file OR EXISTS (
-            SELECT 1 FROM attempts_of_keys AS other WHERE other.store = a.store AND other.run = a.run
-                AND other.source = a.source AND other.attempt = a.attempt AND other.key = k.key)
-        GROUP BY ALL
-    )
-    SELECT store, run, key, updates, value, source, attempt
-    FROM {table} LEFT JOIN later USING (store, run, source, file, key, attempt)
-    WHERE ends IS NULL OR updates < ends
-    QUALIFY row_number() OVER (PARTITION BY store, run, source, key, updates ORDER BY attempt DESC, entry DESC) = 1"""
 
 
 @dataclass(frozen=True, slots=True)
