@@ -75,6 +75,11 @@ def test_everything_that_can_be_set_arrives(tmp_path: Path):
     assert (settings.threads, settings.daemon.device) == (3, "cuda:1")
 
 
+def test_copies_are_limited_in_the_units_that_people_use(tmp_path: Path):
+    for text, size in (("", 100_000_000_000), ('holds_max = "1.5 TB"', 1_500_000_000_000), ("holds_max = 0", 0)):
+        assert settings_in(tmp_path, f"[results]\n{text}\n").holds_max == size
+
+
 def test_threads_share_the_cores_among_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sounding.config.os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
     for workers, threads in ((1, 8), (3, 2), (16, 1)):
@@ -96,6 +101,9 @@ def test_threads_share_the_cores_among_the_workers(tmp_path: Path, monkeypatch: 
         (f"{STORE}pattern = 3", "stores[0].pattern", "list", 'pattern = "{run}/ckpt_{step}.pt"'),
         (f'{STORE}pattern = "x"\nquiet_seconds = -1', "stores[0].quiet_seconds", "greater than", "quiet_seconds = 2.0"),
         (f'{STORE}pattern = "x"\nquiet_seconds = inf', "stores[0].quiet_seconds", "finite", "quiet_seconds = 2.0"),
+        (f'{STORE}pattern = "x"\nhold = "maybe"', "stores[0].hold", "'auto', True or False", "hold = true"),
+        (f'{STORE}pattern = "x"\nnetwork = 3', "stores[0].network", "'auto', True or False", "network = true"),
+        ('[results]\nholds_max = "much"', "results.holds_max", "unit", 'holds_max = "100 GB"'),
         ("[plugins.loss]\nat = 3", "plugins.loss.at", "string", 'at = "every 5000"'),
         ('[plugins.loss]\nat = "often"', "plugins.loss: at", "expected", '"first,last"'),
         ('[plugins.loss]\nenabled = "no"', "plugins.loss.enabled", "boolean", "enabled = false"),

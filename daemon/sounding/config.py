@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
 
 from sounding.locate import DEFAULT_RESULTS, from_config, read_toml
 from sounding.log_setting import LogSetting, log_setting
@@ -26,6 +26,7 @@ def _log_tables(value: object) -> object:
 
 
 Texts = Annotated[list[str], BeforeValidator(_listed)]
+Chosen: TypeAlias = Literal["auto", True, False]  # by the operator, or by what is found
 
 
 class _Table(BaseModel):
@@ -36,6 +37,7 @@ class ResultsTable(_Table):
     """`[results]`: where readings are kept."""
 
     path: str = Field(DEFAULT_RESULTS, examples=['path = ".sounding"'])
+    holds_max: ByteSize = Field(ByteSize(100 * 10**9), examples=['holds_max = "100 GB"'])
 
 
 class LogTable(_Table):
@@ -60,6 +62,8 @@ class StoreTable(_Table):
     logs: Logs = Field([], examples=['logs = ["{run}/metrics.csv", "checkpoint:trainer_state.json"]'])
     models: dict[str, str] = Field({}, examples=['[stores.models]\nraw = "model"\nema = "ema"'])
     quiet_seconds: float = Field(2.0, ge=0, examples=["quiet_seconds = 2.0"])
+    hold: Chosen = Field("auto", examples=["hold = true"])
+    network: Chosen = Field("auto", examples=["network = true"])
 
 
 class DaemonTable(_Table):
@@ -110,6 +114,8 @@ class Store(BaseModel):
     logs: tuple[LogSetting, ...] = ()
     models: Mapping[str, str]
     quiet_seconds: float
+    hold: Chosen = "auto"  # whether checkpoints are copied before they are read
+    network: Chosen = "auto"  # whether other hosts may write there unseen
 
 
 class PluginSettings(BaseModel):
@@ -131,6 +137,7 @@ class Settings(BaseModel):
     plugins: Mapping[str, PluginSettings]
     passes: Mapping[str, Mapping[str, Any]]
     daemon: DaemonTable
+    holds_max: int  # bytes, of all copies of checkpoints together
 
     @property
     def threads(self) -> int:
@@ -161,6 +168,7 @@ def load_config(path: Path) -> Settings:
         plugins=plugins,
         passes=parsed.passes,
         daemon=parsed.daemon,
+        holds_max=int(parsed.results.holds_max),
     )
 
 
@@ -182,6 +190,8 @@ def _store(config: Path, number: int, table: StoreTable) -> Store:
         logs=logs,
         models=table.models,
         quiet_seconds=table.quiet_seconds,
+        hold=table.hold,
+        network=table.network,
     )
 
 

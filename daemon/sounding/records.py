@@ -415,6 +415,16 @@ class RunInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of a checkpoint that is read in its place, or why there is none."""
+
+    path: str = ""  # empty: there is none
+    only_weights: bool = False  # files of the optimizer's state were left out
+    reason: str = ""  # why there is none
+    is_lost: bool = False  # the checkpoint itself could not be read: there is nothing to measure
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """Tasks that share one opened checkpoint; the unit of execution and of publication (one file of results)."""
 
@@ -429,6 +439,8 @@ class Job:
     models: Mapping[str, str] = field(default_factory=dict)  # key of a network in the checkpoint, by the model's name
     device: str = "cpu"
     run_input: RunInput | None = None  # of tasks over the run as a whole, which are in a job of their own
+    hold: bool = False  # checkpoints may vanish while they are read: copies of them are to be read instead
+    copies: Mapping[str, Copy] = field(default_factory=dict)  # what came of that, by checkpoint id
 
     @property
     def sources(self) -> tuple[Checkpoint, ...]:

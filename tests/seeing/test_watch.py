@@ -1,5 +1,6 @@
 """The bell: rings are never lost, and events name the directories in which something happened."""
 
+import logging
 import os
 import select
 import threading
@@ -166,3 +167,23 @@ def test_a_system_that_grants_no_events_is_asked_once_and_its_reason_is_kept(
         )
     watch.close()
     assert asked == ["start", "schedule", "stop", "join"]
+
+
+def test_a_queue_that_overflowed_is_heard_and_asked_of_once(bell: Bell, tmp_path: Path):
+    """As the kernel says it: an event of its own, which watchdog tells nobody but its log."""
+    inotify = pytest.importorskip("watchdog.observers.inotify_c")
+    watch = Watch(bell)
+    try:
+        assert watch.add(tmp_path) == ""
+        assert not bell.has_lost()
+        overflow = inotify.InotifyEvent(-1, inotify.InotifyConstants.IN_Q_OVERFLOW, 0, b"")
+        inotify.InotifyFD.get_instance().handle_event(overflow)
+        assert rings(bell, DEADLINE)
+        bell.answer()
+        assert (bell.has_lost(), bell.has_lost()) == (True, False)
+        (tmp_path / "ckpt_1.pt").write_text("x")
+        heard(bell, str(tmp_path))
+    finally:
+        watch.close()
+    logging.getLogger("watchdog.observers.inotify_c").warning("said after the end")
+    assert not bell.has_lost()

@@ -120,13 +120,18 @@ class Daemon:
     def _look(self, now: float, wall: datetime) -> bool:
         """See what there is, if it is time; whether the stores were listed."""
         self._touched |= self.bell.answer()
+        if self.bell.has_lost():
+            self._next_look = self._next_full = now
         due = self._touched or now >= self._next_look or self.lookout.unexamined
         if not due or now < self._rested:
             return False
         full = now >= self._next_full
         if full:
             self._next_full = now + self.settings.daemon.full_scan_seconds
+        networks = self.lookout.mounts.network  # where events tell only of what this host does
         for store in self.settings.stores if self.settings.daemon.events else ():
+            if store.name in networks:
+                continue
             self._tell(f"events of {store.name}", self.watch.add(store.path))
         start = time.monotonic()
         touched, self._touched = frozenset(self._touched), set()

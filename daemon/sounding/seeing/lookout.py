@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
@@ -12,6 +12,7 @@ from sounding.deciding.plan import RunView, checkpoint_identity
 from sounding.keeping.ledger import Ledger, RunName
 from sounding.records import Checkpoint, Examination, Sighting, State, Verdict
 from sounding.seeing.births import Births
+from sounding.seeing.mounts import Mounts, Table, mounted
 from sounding.seeing.roll import InSight, Roll, run_of, step_of, written
 from sounding.seeing.scan import Scan, Scanner
 from sounding.seeing.settle import (
@@ -19,6 +20,7 @@ from sounding.seeing.settle import (
     examined,
     may_become_complete_by_waiting,
     observe,
+    plausible,
     settle,
     wants_examination,
 )
@@ -51,6 +53,8 @@ class Lookout:
     hidden: frozenset[RunName] = frozenset()  # runs that cannot be looked at: what was seen of them is remembered
     counts: dict[str, Counter[State]] = field(default_factory=dict)  # of what is there now, by store
     unexamined: int = 0  # sightings left for the next turn
+    table: Table = mounted
+    mounts: Mounts = field(init=False)
     _scanners: dict[str, Scanner] = field(default_factory=dict)
     _roll: Roll = field(default_factory=Roll)
     _births: Births = field(init=False)
@@ -58,6 +62,7 @@ class Lookout:
 
     def __post_init__(self) -> None:
         self._births = Births(self.ledger)
+        self.mounts = Mounts(self.settings.stores, self.table)
 
     def look(
         self, now: float, wall: datetime, *, full: bool = True, touched: Set[str] = frozenset(), budget: float
@@ -89,7 +94,7 @@ class Lookout:
 
     def may_change_by_waiting(self, now: float) -> bool:
         """Whether some sighting lacks only an examination or quiet time."""
-        quiet = self._quiet()
+        quiet = self.mounts.quiet
         waiting = [self._roll.observed[path] for path in self._in_sight(self._pending())]
         return any(may_become_complete_by_waiting(one, quiet[one.sighting.store], now) for one in waiting)
 
@@ -124,6 +129,8 @@ class Lookout:
         """Take in what the scanners see: paths that are new or other, and runs that lost some or came back."""
         paths: set[str] = set()
         runs: set[RunName] = set()
+        if full:
+            self.mounts.renew()
         unsettled = self._open | self._roll.last_written(_IN_TURN)
         hidden: set[RunName] = set()
         for store in self.settings.stores:
@@ -195,13 +202,14 @@ class Lookout:
         for observed in waiting:
             if self.unexamined < len(waiting) and time.monotonic() - start > budget:
                 return
-            examination = _plausible(self.examine(observed.sighting, stores[observed.sighting.store]))
+            name = observed.sighting.store
+            examination = self.mounts.cautious(name, _plausible(self.examine(observed.sighting, stores[name])))
             self._roll.put(examined(observed, examination, now + time.monotonic() - start))
             self.unexamined -= 1
 
     def _judge(self, observed: Observed, now: float, wall: datetime) -> Seen:
         sighting = observed.sighting
-        quiet, newest = self._quiet()[sighting.store], self._roll.runs[run_of(observed)].newest_complete
+        quiet, newest = self.mounts.quiet[sighting.store], self._roll.runs[run_of(observed)].newest_complete
         verdict = settle(observed, quiet, newest, now)
         checkpoint = self._identify(observed, wall) if verdict.state is State.COMPLETE else None
         return Seen(sighting, verdict, checkpoint, observed.examination)

@@ -10,6 +10,7 @@ from sounding.records import Examination, Sighting, State, Verdict
 
 _EXAMINE_AGAIN = 4.0  # an unchanged, incomplete file is examined again when its quiet time has grown by this factor
 _FIRST_AGAIN = 5.0  # seconds
+_GREATEST_STEP = 2**63 - 1  # what the results can hold
 _LAST_AGAIN = 600.0  # no longer than this between two: what could not be read may have become readable
 
 
@@ -33,6 +34,15 @@ def observe(before: Observed | None, sighting: Sighting, now: float) -> Observed
 def examined(observed: Observed, examination: Examination, now: float) -> Observed:
     """Add what the examiner said of the stamp last seen."""
     return replace(observed, examination=examination, examined_at=now)
+
+
+def plausible(examination: Examination) -> Examination:
+    """The examination, unless it read a step that cannot be written down."""
+    step = examination.progress.step
+    if step is None or abs(int(step.value)) <= _GREATEST_STEP:
+        return examination
+    verdict = Verdict(State.BROKEN, f"{step.source} is {step.value}, which cannot be a step")
+    return replace(examination, verdict=verdict, progress=replace(examination.progress, step=None))
 
 
 def wants_examination(observed: Observed, now: float) -> bool:

@@ -1,6 +1,7 @@
 """The bell: file events wake the loop and name directories to look at; they prove nothing and may all be lost."""
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Iterable
@@ -41,15 +42,17 @@ class Bell(FileSystemEventHandler):
         os.set_blocking(self._writer, False)
         self._lock = threading.Lock()
         self._touched: set[str] = set()
+        self._lost = False
 
     def fileno(self) -> int:
         """The descriptor to wait on."""
         return self._reader
 
-    def ring(self, touched: Iterable[str] = ()) -> None:
-        """Wake whoever waits; `touched` are directories worth listing again."""
+    def ring(self, touched: Iterable[str] = (), *, lost: bool = False) -> None:
+        """Wake whoever waits; `touched` are directories worth listing again, `lost` says that it may be any."""
         with self._lock:
             self._touched.update(touched)
+            self._lost |= lost
         with contextlib.suppress(BlockingIOError):  # the pipe is full of rings already
             os.write(self._writer, b"!")
 
@@ -62,6 +65,12 @@ class Bell(FileSystemEventHandler):
             touched, self._touched = frozenset(self._touched), set()
             return touched
 
+    def has_lost(self) -> bool:
+        """Whether events were lost since this was last asked."""
+        with self._lock:
+            lost, self._lost = self._lost, False
+            return lost
+
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Called by watchdog's thread."""
         paths = [os.fsdecode(path) for path in (event.src_path, event.dest_path) if path]
@@ -73,11 +82,25 @@ class Bell(FileSystemEventHandler):
         os.close(self._writer)
 
 
+class _Overheard(logging.Handler):
+    """Hears what watchdog says of the kernel's queue overflowing, which it tells nobody but its log."""
+
+    def __init__(self, bell: Bell) -> None:
+        super().__init__(logging.WARNING)
+        self._bell = bell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Whatever watchdog warns of, events may have been lost."""
+        self._bell.ring(lost=True)
+
+
 class Watch:
     """Subscribes to events below each store, as far as the system grants it."""
 
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
+        self._overheard = _Overheard(bell)
+        logging.getLogger("watchdog").addHandler(self._overheard)
         self._observer: BaseObserver | None = None
         self._watched: set[Path] = set()
         self._refused: dict[Path, str] = {}  # trying again would walk the whole tree again
@@ -100,6 +123,7 @@ class Watch:
 
     def close(self) -> None:
         """End all subscriptions."""
+        logging.getLogger("watchdog").removeHandler(self._overheard)
         if self._observer is not None:
             self._observer.stop()
             self._observer.join()
