@@ -27,7 +27,6 @@ from sounding.seeing.settle import (
 
 Examine: TypeAlias = Callable[[Sighting, Store], Examination]
 
-_GREATEST_STEP = 2**63 - 1  # what the results can hold
 _IN_TURN = 1000  # last written checkpoints of so many runs are stat-ed at each look, those of all runs in turn
 
 
@@ -203,7 +202,7 @@ class Lookout:
             if self.unexamined < len(waiting) and time.monotonic() - start > budget:
                 return
             name = observed.sighting.store
-            examination = self.mounts.cautious(name, _plausible(self.examine(observed.sighting, stores[name])))
+            examination = self.mounts.cautious(name, plausible(self.examine(observed.sighting, stores[name])))
             self._roll.put(examined(observed, examination, now + time.monotonic() - start))
             self.unexamined -= 1
 
@@ -213,9 +212,6 @@ class Lookout:
         verdict = settle(observed, quiet, newest, now)
         checkpoint = self._identify(observed, wall) if verdict.state is State.COMPLETE else None
         return Seen(sighting, verdict, checkpoint, observed.examination)
-
-    def _quiet(self) -> Mapping[str, float]:
-        return {store.name: store.quiet_seconds for store in self.settings.stores}
 
     def _identify(self, observed: Observed, wall: datetime) -> Checkpoint:
         sighting, examination = observed.sighting, observed.examination
@@ -243,15 +239,6 @@ class Lookout:
         if recorded is None or recorded.verdict.state is not seen.verdict.state:
             return True
         return seen.checkpoint is not None and recorded.stamp != seen.sighting.stamp
-
-
-def _plausible(examination: Examination) -> Examination:
-    """The examination, unless it read a step that cannot be written down."""
-    step = examination.progress.step
-    if step is None or abs(int(step.value)) <= _GREATEST_STEP:
-        return examination
-    verdict = Verdict(State.BROKEN, f"{step.source} is {step.value}, which cannot be a step")
-    return replace(examination, verdict=verdict, progress=replace(examination.progress, step=None))
 
 
 def _generation(checkpoint: Checkpoint) -> tuple[int, str]:
