@@ -1,5 +1,6 @@
 """Choosing the next job: the newest first, then from coarse to fine, and suspects alone."""
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from making import START, checkpoint, outcome, sheet, task_on
 
-from sounding.deciding.pick import Choice, RunPlan, choose, suspects
+from sounding.deciding.pick import Choice, RunPlan, at_risk, choose, suspects
 from sounding.deciding.plan import Owed, coarse_to_fine
 from sounding.records import Checkpoint, Ending, Key, Subject, Task
 
@@ -154,3 +155,54 @@ def test_a_task_caught_in_a_death_just_now_is_a_suspect_before_it_is_recorded():
     task = task_on(checkpoint(), NORM)
     assert suspects({}, {task.key})(task.key)
     assert not suspects({}, set())(task.key)
+
+
+def rotating(name: str, count: int, kept: range | list[int], first_seen: int = 0) -> RunPlan:
+    """A run of which only some checkpoints are left."""
+    ever = [replace(known, ordinal=known.step) for known in run_of(name, count, first_seen)]
+    here = [ever[step] for step in kept]
+    return replace(plan_of(here), at_risk=at_risk(here, ever))
+
+
+def test_where_rotation_is_seen_the_oldest_goes_first():
+    assert in_order(rotating("a", 10, range(6, 10))) == [("a", 6), ("a", 7), ("a", 8), ("a", 9)]
+
+
+def test_what_rotation_has_spared_is_not_at_risk_and_waits_as_ever():
+    """Every fourth is kept for good, as trainers do: they would hold up what is about to vanish."""
+    plan = rotating("a", 12, [0, 4, 8, 9, 10, 11])
+    assert [known.step for known in plan.at_risk] == [8, 9, 10, 11]
+    assert in_order(plan) == [("a", step) for step in (8, 9, 10, 11, 0, 4)]
+
+
+def test_what_is_at_risk_goes_before_the_newest_of_every_other_run():
+    plans = rotating("a", 4, [2, 3]), plan_of(run_of("b", 3, first_seen=500)), rotating("c", 4, [2, 3], first_seen=100)
+    assert in_order(*plans) == [("a", 2), ("a", 3), ("c", 2), ("c", 3), ("b", 2), ("b", 0), ("b", 1)]
+
+
+def test_measured_or_under_way_what_is_at_risk_lets_the_next_go():
+    plan = rotating("a", 10, range(6, 10))
+    (first, *_, last) = plan.readable
+    choice = choose([plan], frozenset({task_on(first, NORM).key}), nobody)
+    assert choice is not None
+    assert choice.checkpoint.step == 7
+    done = replace(plan, owed={last.checkpoint_id: plan.owed[last.checkpoint_id]})
+    assert in_order(done) == [("a", 9)]
+
+
+@given(st.sets(st.integers(0, 30)), st.integers(1, 31))
+def test_only_what_came_after_the_last_that_vanished_is_at_risk(vanished: set[int], count: int):
+    ever = [checkpoint(step, ordinal=step) for step in range(count)]
+    here = [known for known in ever if known.ordinal not in vanished]
+    newest = max((known.ordinal for known in here), default=-1)
+    gaps = [step for step in vanished if step < newest]
+    expected = [known.ordinal for known in here if gaps and known.ordinal > max(gaps)]
+    assert [known.ordinal for known in at_risk(reversed(here), ever)] == expected
+
+
+def test_a_file_that_is_overwritten_for_ever_is_at_risk_and_a_whole_run_that_is_not_is_none():
+    versions = [checkpoint(step, content=str(step), ordinal=step, path="/lab/runs/a/ckpt.pt") for step in range(3)]
+    assert at_risk(versions[2:], versions) == (versions[2],)
+    assert at_risk(versions, versions) == ()
+    assert at_risk(versions[:2], versions) == (), "somebody deleted the newest"
+    assert at_risk([], versions) == ()

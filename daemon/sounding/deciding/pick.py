@@ -1,7 +1,11 @@
-"""Choosing the next job from all that is owed: newest first, then backfill from coarse to fine. Pure."""
+"""Choosing the next job from all that is owed: newest first, then backfill from coarse to fine. Pure.
+
+Where a run deletes its old checkpoints, those that it will delete next go before everything else, oldest first.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from sounding.deciding.plan import Owed, coarse_to_fine
 from sounding.records import Checkpoint, Ending, Key, Outcome, Task
@@ -9,6 +13,7 @@ from sounding.records import Checkpoint, Ending, Key, Outcome, Task
 DEADLY = frozenset({Ending.CRASHED, Ending.TIMEOUT, Ending.MEMORY, Ending.INTERRUPTED})
 
 
+_AT_RISK = -1.0
 _OF_RUN = 0.5  # rank of what is owed on a run: it is rare, so it delays no backfill by much
 
 
@@ -19,6 +24,7 @@ class RunPlan:
     readable: tuple[Checkpoint, ...]
     owed: Mapping[str, Owed]  # by checkpoint id
     whole: Owed | None = None  # what is owed on the run itself
+    at_risk: tuple[Checkpoint, ...] = ()  # of the readable ones, those that rotation will take, the first to go first
 
     @property
     def everything(self) -> tuple[Owed, ...]:
@@ -26,7 +32,11 @@ class RunPlan:
         return (*self.owed.values(), *(() if self.whole is None else (self.whole,)))
 
     def in_order(self) -> Iterator[tuple[float, Owed]]:
-        """What is owed with its rank: 0 for the newest checkpoint, then the run itself, then coarse to fine."""
+        """What is owed with its rank: -1 for what is at risk, 0 for the newest, then the run itself, coarse to fine."""
+        for checkpoint in self.at_risk:
+            owed = self.owed.get(checkpoint.checkpoint_id)
+            if owed is not None and owed.tasks:
+                yield _AT_RISK, owed
         ranked: list[tuple[float, Owed | None]] = [
             (rank, self.owed.get(self.readable[position].checkpoint_id))
             for rank, position in enumerate(coarse_to_fine(len(self.readable)))
@@ -57,7 +67,7 @@ def choose(plans: Iterable[RunPlan], running: frozenset[Key], is_suspect: Callab
     best: tuple[tuple[float, float], Choice] | None = None
     for plan in plans:
         for rank, owed in plan.in_order():
-            urgency = (min(rank, 1), -owed.checkpoint.first_seen.timestamp() if rank == 0 else rank)
+            urgency = _urgency(rank, owed.checkpoint.first_seen)
             if best is not None and urgency >= best[0]:
                 break  # ranks only grow within a run
             choice = _choice(owed, running, is_suspect)
@@ -65,6 +75,26 @@ def choose(plans: Iterable[RunPlan], running: frozenset[Key], is_suspect: Callab
                 best = (urgency, choice)
                 break
     return None if best is None else best[1]
+
+
+def at_risk(readable: Iterable[Checkpoint], history: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
+    """The checkpoints that a run which deletes old ones will delete next, the first to go first; else none.
+
+    They are those that came after the last one that vanished: what came before it was spared, and will be kept. That
+    the newest vanish tells of no rotation.
+    """
+    here = sorted(readable, key=lambda known: known.ordinal)
+    present = {known.checkpoint_id for known in here}
+    newest = here[-1].ordinal if here else -1
+    vanished = [c.ordinal for c in history if c.checkpoint_id not in present and c.ordinal < newest]
+    return tuple(known for known in here if known.ordinal > max(vanished)) if vanished else ()
+
+
+def _urgency(rank: float, first_seen: datetime) -> tuple[float, float]:
+    """Smaller is sooner, over all runs: at risk, oldest first; then the newest of each, newest first; then the rest."""
+    if rank == _AT_RISK:
+        return rank, first_seen.timestamp()
+    return min(rank, 1), -first_seen.timestamp() if rank == 0 else rank
 
 
 def suspects(outcomes: Mapping[Key, Outcome], alone: set[Key]) -> Callable[[Key], bool]:

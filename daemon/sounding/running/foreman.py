@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sounding.config import Settings, Store
-from sounding.deciding.pick import Choice, RunPlan, choose, suspects
+from sounding.deciding.pick import Choice, RunPlan, at_risk, choose, suspects
 from sounding.deciding.plan import Wish, owed, wanted
 from sounding.deciding.policy import patience
 from sounding.keeping.ledger import Ledger, RunName
@@ -142,7 +142,14 @@ class Foreman:
             models=store.models,
             device=self.settings.daemon.device,
             run_input=self.wholes.input(run, choice.tasks, self.plans[run].readable) if choice.of_run else None,
+            hold=self._may_vanish(store, run) and not choice.of_run,
         )
+
+    def _may_vanish(self, store: Store, run: RunName) -> bool:
+        """Whether checkpoints of the run are to be copied before they are read."""
+        if store.hold != "auto":
+            return store.hold
+        return store.name in self.lookout.mounts.network or bool(self.plans[run].at_risk)
 
     def _reachable(self) -> Iterator[RunPlan]:
         """Plans under which something is owed, of runs that can be looked at."""
@@ -177,4 +184,5 @@ class Foreman:
             view = replace(view, recipe=sheet)
         wants = wanted(view, self.wishes, self.ledger.outcomes, self.settings.passes)
         one_by_one = owed(wants, self.ledger.outcomes, patience(self.settings), wall)
-        return RunPlan(view.readable, one_by_one, self.wholes.plan(view, one_by_one.values(), wall))
+        whole = self.wholes.plan(view, one_by_one.values(), wall)
+        return RunPlan(view.readable, one_by_one, whole, at_risk(view.readable, view.history))
