@@ -38,6 +38,7 @@ class ResultsTable(_Table):
 
     path: str = Field(DEFAULT_RESULTS, examples=['path = ".sounding"'])
     holds_max: ByteSize = Field(ByteSize(100 * 10**9), examples=['holds_max = "100 GB"'])
+    keep_free: ByteSize = Field(ByteSize(256 * 10**6), examples=['keep_free = "256 MB"'])
 
 
 class LogTable(_Table):
@@ -93,13 +94,11 @@ class _PluginTable(BaseModel):
 
 
 class _Document(_Table):
-    results: ResultsTable = Field(ResultsTable(path=DEFAULT_RESULTS), examples=['[results]\npath = ".sounding"'])
+    results: ResultsTable = Field(ResultsTable.model_validate({}), examples=['[results]\npath = ".sounding"'])
     stores: list[StoreTable] = Field([], examples=['[[stores]]\npath = "runs"\npattern = "{run}/ckpt_{step}.pt"'])
     plugins: dict[str, _PluginTable] = Field({}, examples=['[plugins.loss]\nat = "every 5000"'])
     passes: dict[str, dict[str, Any]] = Field({}, examples=["[passes.NAME]\nOPTION = 1"])
-    daemon: DaemonTable = Field(
-        default_factory=lambda: DaemonTable.model_validate({}), examples=["[daemon]\nworkers = 1"]
-    )
+    daemon: DaemonTable = Field(DaemonTable.model_validate({}), examples=["[daemon]\nworkers = 1"])
 
 
 class Store(BaseModel):
@@ -133,6 +132,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
     source: Path
     results: Path
+    keep_free_bytes: int  # on the disk of the results; with less, nothing is begun
     stores: tuple[Store, ...]
     plugins: Mapping[str, PluginSettings]
     passes: Mapping[str, Mapping[str, Any]]
@@ -161,15 +161,9 @@ def load_config(path: Path) -> Settings:
         _refuse_results_inside(results, stores)
     except SoundingError as error:
         raise SoundingError(f"{path}: {error}") from error
-    return Settings(
-        source=path,
-        results=results,
-        stores=stores,
-        plugins=plugins,
-        passes=parsed.passes,
-        daemon=parsed.daemon,
-        holds_max=int(parsed.results.holds_max),
-    )
+    free, limit = int(parsed.results.keep_free), int(parsed.results.holds_max)
+    parts: dict[str, Any] = {"results": results, "keep_free_bytes": free, "stores": stores, "plugins": plugins}
+    return Settings(source=path, passes=parsed.passes, daemon=parsed.daemon, holds_max=limit, **parts)
 
 
 def _store(config: Path, number: int, table: StoreTable) -> Store:

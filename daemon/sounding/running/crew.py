@@ -1,7 +1,8 @@
 """Running: jobs on the workers, the marks they leave, and the one place from which results are published.
 
 A job's mark is written before it starts: the rows to publish should the daemon itself die under it. The worker
-writes another file; whichever of the two is renamed into place is the outcome, never both.
+writes another file; whichever of the two is renamed into place is the outcome, never both. A worker that cannot write
+is no plugin's fault: its job is returned, and the disk is waited for.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,16 +10,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
-from sounding.keeping.rows import outcome_row
+from sounding.keeping.results import ResultsDirectory
 from sounding.plugin import Run
-from sounding.records import Checkpoint, Ending, Job, Outcome, PluginSheet, RecipeSheet, SoundingError, Task, TaskResult
+from sounding.records import Checkpoint, Ending, Job, PluginSheet, RecipeSheet, SoundingError
 from sounding.running.dispatch import Child, Death, Limits
+from sounding.running.outbox import Finished, Outbox, publish_marks
 from sounding.running.worker import Answer, Call
 from sounding.stamps import stamp_of
 
-MARK = ".mark.parquet"
 _FALSE_STARTS = 3
+
+__all__ = ["Crew", "Finished", "Survey", "Surveyed", "Warming", "publish_marks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +35,6 @@ class Survey:
 @dataclass(frozen=True, slots=True)
 class Warming:
     """A fresh worker imports what jobs need, so that the first job does not wait for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A job that ended: its outcomes are published."""
-
-    job: Job
-    results: tuple[TaskResult, ...]
-    suspects: bool = False  # a worker died under several tasks: nothing is published, each is to be run alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +56,11 @@ class Crew:
     epoch: str
     busy: dict[str, tuple[Job | Survey | Warming, datetime]] = field(default_factory=dict)  # by child's name
     false_starts: int = 0  # workers that died as they started, in a row
+    outbox: Outbox = field(init=False)
+    _refused: OSError | None = None  # what a worker met that could not write
+
+    def __post_init__(self) -> None:
+        self.outbox = Outbox(self.results, self.epoch)
 
     def start(self, now: float) -> None:
         """Start every worker that is not running."""
@@ -75,9 +73,8 @@ class Crew:
         """End every worker; what they were doing is returned: no attempt is counted, and it is owed again."""
         for child in self.children:
             child.stop()
-        for job, _ in self.jobs():
-            self._temporary(job.seq).unlink(missing_ok=True)
-            self._mark(job.seq).unlink(missing_ok=True)
+        for job, _ in list(self.jobs()):
+            self.outbox.discard(job)
         self.busy.clear()
 
     def idle(self) -> Child | None:
@@ -86,12 +83,13 @@ class Crew:
 
     @property
     def working(self) -> bool:
-        """Whether any job or survey is under way."""
-        return any(not isinstance(work, Warming) for work, _ in self.busy.values())
+        """Whether any job or survey is under way, or waits to be published."""
+        return any(True for _ in self.jobs()) or any(isinstance(work, Survey) for work, _ in self.busy.values())
 
     def jobs(self) -> Iterator[tuple[Job, datetime]]:
-        """Jobs under way, with the time they began."""
+        """Jobs under way, with the time they began; those that wait to be published are not over either."""
         yield from ((work, since) for work, since in self.busy.values() if isinstance(work, Job))
+        yield from self.outbox.jobs()
 
     def begin_survey(self, child: Child, survey: Survey, now: float) -> None:
         """Ask a worker to load a recipe and its probe."""
@@ -99,37 +97,43 @@ class Crew:
         child.send(Call("sounding.recipe:survey", (survey.recipe, survey.run, survey.checkpoint)), self.limits, now)
 
     def begin_job(self, child: Child, job: Job, sheets: Mapping[str, PluginSheet], now: float) -> None:
-        """Leave the job's mark and send it to a worker."""
+        """Leave the job's mark and send it to a worker. Raises OSError when the mark cannot be written."""
         wall = datetime.now(UTC)
-        outcomes = [
-            outcome_row(_outcome(task, Ending.INTERRUPTED, "the daemon died while this was running", job.seq, wall))
-            for task in job.tasks
-        ]
-        mark = self._mark(job.seq)
-        half = mark.with_suffix(".half")
-        write_rows(half, outcomes)
-        half.rename(mark)
-        self.results.at("marked")
+        self.outbox.mark(job, wall)
         self.busy[child.name] = (job, wall)
         used = {task.key.plugin: sheets[task.key.plugin] for task in job.tasks}
-        child.send(
-            Call("sounding.running.worker:perform", (job, str(self._temporary(job.seq)), used)), self.limits, now
-        )
+        temporary = str(self.outbox.temporary(job.seq))
+        child.send(Call("sounding.running.worker:perform", (job, temporary, used)), self.limits, now)
 
-    def poll(self, now: float) -> Iterator[Finished | Surveyed]:
-        """What ended since the last call; results are published here."""
+    def poll(self, now: float, *, publish: bool = True) -> Iterator[Finished | Surveyed]:
+        """What ended since the last call; results are published here, unless `publish` says to wait.
+
+        Raises OSError when the disk refuses something; everything that waits is tried again by the next call.
+        """
         for child in self.children:
             ended = child.poll(now)
-            if ended is None:
-                continue
-            work, _ = self.busy.pop(child.name)
-            if isinstance(work, Survey):
-                yield Surveyed(work, _sheet(ended), isinstance(ended, Death))
-            elif isinstance(work, Job):
-                yield self._finish(work, ended)
-            else:
-                self._warmed(ended)
+            if ended is not None:
+                yield from self._take(child, ended)
         self.start(now)
+        if self._refused is not None:
+            refused, self._refused = self._refused, None
+            raise refused
+        if publish:
+            yield from self.outbox.publish()
+
+    def _take(self, child: Child, ended: Answer | Death) -> Iterator[Finished | Surveyed]:
+        work, since = self.busy.pop(child.name)
+        if isinstance(work, Survey):
+            yield Surveyed(work, _sheet(ended), isinstance(ended, Death))
+        elif isinstance(work, Warming):
+            self._warmed(ended)
+        elif isinstance(ended, Answer) and ended.refused:
+            self.outbox.discard(work)
+            self._refused = OSError(ended.refused, ended.error)
+        else:
+            apart = self._end(work, since, ended)
+            if apart is not None:
+                yield apart
 
     def _warmed(self, ended: Answer | Death) -> None:
         """A worker is ready, or died as it started: once may be an accident, again and again is not."""
@@ -138,62 +142,23 @@ class Crew:
         if self.false_starts > _FALSE_STARTS:
             raise SoundingError(f"workers cannot start: {problem}.")
 
-    def _finish(self, job: Job, ended: Answer | Death) -> Finished:
+    def _end(self, job: Job, since: datetime, ended: Answer | Death) -> Finished | None:
+        """Put what came of a job into the outbox; a job that is to be taken apart is finished without."""
         if isinstance(ended, Answer) and not ended.error:
-            return self._publish(job, self._temporary(job.seq), ended.value)
-        self._temporary(job.seq).unlink(missing_ok=True)
+            self.outbox.written(job, ended.value, since)
+            return None
         changed = _changed(job)
         if changed is not None:
             ending, reason = changed
         elif isinstance(ended, Answer):
             ending, reason = Ending.FAILED, ended.error
         elif len(job.tasks) > 1:
-            self._mark(job.seq).unlink()
+            self.outbox.discard(job)
             return Finished(job, (), suspects=True)
         else:
             ending, reason = ended.ending, ended.reason
-        wall = datetime.now(UTC)
-        rows = [outcome_row(_outcome(task, ending, reason, job.seq, wall)) for task in job.tasks]
-        write_rows(self._temporary(job.seq), rows, self.results.at)
-        results = tuple(TaskResult(task, ending, reason) for task in job.tasks)
-        return self._publish(job, self._temporary(job.seq), results)
-
-    def _publish(self, job: Job, temporary: Path, results: tuple[TaskResult, ...]) -> Finished:
-        self.results.publish(temporary, job.seq)
-        self._mark(job.seq).unlink()
-        self.results.at("unmarked")
-        return Finished(job, results)
-
-    def _temporary(self, seq: int) -> Path:
-        return self.results.tmp / tmp_name(self.epoch, seq)
-
-    def _mark(self, seq: int) -> Path:
-        return self._temporary(seq).with_suffix(MARK)
-
-
-def publish_marks(results: ResultsDirectory) -> int:
-    """Turn the marks that a dead daemon left into outcomes, and drop those whose job was published; how many died.
-
-    Called before the sweep, by the daemon that holds the lock: no other daemon is alive to own a mark.
-    """
-    marks = sorted(results.tmp.glob(f"*{MARK}"))
-    if not marks:
-        return 0
-    published = {row["seq"] for row in results.read_rows(results.files(), ("outcome",))}
-    died = 0
-    for mark in marks:
-        seq = int(mark.name.removesuffix(MARK).rpartition("-")[2])
-        if seq in published:
-            mark.unlink()
-        else:
-            results.publish(mark, seq)
-            died += 1
-    return died
-
-
-def _outcome(task: Task, ending: Ending, reason: str, seq: int, wall: datetime) -> Outcome:
-    """The outcome of a task that no worker lived to report."""
-    return Outcome(task.key, task.subject, ending, reason, task.attempt, seq, wall, task.excused)
+        self.outbox.failed(job, ending, reason, since)
+        return None
 
 
 def _changed(job: Job) -> tuple[Ending, str] | None:

@@ -1,6 +1,7 @@
 """Writing down what the daemon itself decides: verdicts, attributes, settings, requests. One file a turn."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -74,4 +75,9 @@ class Journal:
             return
         temporary = self.results.tmp / tmp_name(self.epoch, seq)
         write_rows(temporary, rows, self.results.at)
-        self.results.publish(temporary, seq)
+        try:
+            self.results.publish(temporary, seq)
+        except OSError:
+            with suppress(OSError):  # what is not published is written anew, under another number
+                temporary.unlink(missing_ok=True)
+            raise

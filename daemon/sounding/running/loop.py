@@ -17,6 +17,7 @@ from sounding.keeping.results import ResultsDirectory
 from sounding.records import Catalogue
 from sounding.running.clerk import Clerk
 from sounding.running.crew import Crew, Surveyed
+from sounding.running.disk import Disk
 from sounding.running.foreman import Foreman
 from sounding.running.journal import Journal
 from sounding.running.lock import Lock
@@ -27,8 +28,8 @@ from sounding.seeing.watch import Bell, Watch
 _EXAMINE_BUDGET = 0.25  # seconds of a turn
 _REST = 3.0  # rest after a look, as a multiple of what the look took
 _BUSY_PAUSE = 0.05  # seconds between turns while workers are busy, whose memory and deadlines are to be kept
-_DISK_PAUSE = 5.0  # seconds after the results could not be written
 _TIDY_SECONDS = 10.0
+_FOLD_AGAIN = 300.0  # seconds after folding was refused
 
 
 @dataclass
@@ -48,16 +49,19 @@ class Daemon:
     lock: Lock
     clerk: Clerk
     busy_at: float = 0.0  # monotonic time of the last turn in which anything happened
+    disk: Disk = field(init=False)
     _troubles: dict[str, str] = field(default_factory=dict)  # what a person should know now, by where it came from
     _touched: set[str] = field(default_factory=set)  # directories that events named
     _next_look: float = 0.0
     _rested: float = 0.0  # no look before: a busy store must not make the daemon busy
     _next_full: float = 0.0
     _next_tidy: float = 0.0
-    _paused_until: float = 0.0
     _taken: set[Path] = field(default_factory=set)  # requests that were carried out but could not be deleted
     _folder: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "folding"))
     _folding: Future[str | None] | None = None  # a large fold takes seconds, which no job should wait for
+
+    def __post_init__(self) -> None:
+        self.disk = Disk(self.results, self.settings.keep_free_bytes)
 
     def tick(self, now: float, wall: datetime) -> None:
         """One turn; `now` is monotonic seconds, `wall` is UTC.
@@ -65,9 +69,11 @@ class Daemon:
         While the results cannot be written, nothing is begun: everything unfinished stays owed.
         """
         try:
+            if self.disk.look(now):
+                self.foreman.notice(self.ledger.refresh())  # what was published last may not have been read
             looked = self._look(now, wall)
             self._take_results(now, wall)
-            if now < self._paused_until:
+            if not self.disk.may_begin(now):
                 return
             self._take_requests(wall)
             self.foreman.replan(now, wall)
@@ -75,22 +81,19 @@ class Daemon:
             self._read_logs(now, looked)
             self._tidy(now, wall)
         except OSError as error:  # a full disk, or a lost mount
-            self._troubles["results"] = f"{self.results.path}: {error.strerror or error}; trying again"
-            self._paused_until = now + _DISK_PAUSE
-        else:
-            self._troubles.pop("results", None)
+            self.disk.refused(error, now)
 
     def collect(self, now: float, wall: datetime) -> None:
         """Publish what has ended, and begin nothing: the last turns of a daemon that was told to end."""
         try:
             self._take_results(now, wall)
         except OSError as error:
-            self._tell("results", f"{self.results.path}: {error.strerror or error}")
+            self.disk.refused(error, now)
 
     @property
     def message(self) -> str:
         """What a person should know now; empty when all is well."""
-        return "; ".join(self._troubles.values())
+        return "; ".join(filter(None, (self.disk.problem, *self._troubles.values())))
 
     def is_idle(self, now: float) -> bool:
         """Whether nothing is under way, due, or about to become complete by waiting alone."""
@@ -106,12 +109,12 @@ class Daemon:
         """Seconds until a turn is due again if nothing rings before."""
         if self.crew.busy:
             return _BUSY_PAUSE
-        if now < self._paused_until:
-            return self._paused_until - now
-        if self.lookout.unexamined or self.foreman.has_stale_plans:
+        may_begin = self.disk.may_begin(now)
+        if self.lookout.unexamined or (self.foreman.has_stale_plans and may_begin):
             return 0.0
+        clerk = self.clerk.pause(now) if may_begin else self.settings.daemon.scan_seconds
         wake = self._rested if self._touched else self._next_look
-        return max(0.0, min(wake - now, self.clerk.pause(now), self.settings.daemon.scan_seconds))
+        return max(0.0, min(wake - now, clerk, self.settings.daemon.scan_seconds))
 
     def close(self) -> None:
         """Wait for a folding under way."""
@@ -128,11 +131,7 @@ class Daemon:
         full = now >= self._next_full
         if full:
             self._next_full = now + self.settings.daemon.full_scan_seconds
-        networks = self.lookout.mounts.network  # where events tell only of what this host does
-        for store in self.settings.stores if self.settings.daemon.events else ():
-            if store.name in networks:
-                continue
-            self._tell(f"events of {store.name}", self.watch.add(store.path))
+        self._subscribe()
         start = time.monotonic()
         touched, self._touched = frozenset(self._touched), set()
         news, changed = self.lookout.look(now, wall, full=full, touched=touched, budget=_EXAMINE_BUDGET)
@@ -143,13 +142,19 @@ class Daemon:
         self.clerk.notice(changed)
         if changed:
             self.busy_at = now
-        if news and now >= self._paused_until:  # what is not written down stays news
+        if news and self.disk.may_begin(now):  # what is not written down stays news
             self.journal.write_sightings(news, wall)
             self._refresh()
         return True
 
+    def _subscribe(self) -> None:
+        networks = self.lookout.mounts.network  # where events tell only of what this host does
+        for store in self.settings.stores if self.settings.daemon.events else ():
+            if store.name not in networks:
+                self._tell(f"events of {store.name}", self.watch.add(store.path))
+
     def _take_results(self, now: float, wall: datetime) -> None:
-        for ended in self.crew.poll(now):
+        for ended in self.crew.poll(now, publish=self.disk.may_publish(now)):
             self.busy_at = now
             if not isinstance(ended, Surveyed):
                 self._refresh()
@@ -207,13 +212,21 @@ class Daemon:
             if not self._folding.done():
                 return
             folding, self._folding = self._folding, None
-            folded = folding.result()
+            try:
+                folded = folding.result()
+            except OSError as error:  # the disk has room for jobs, perhaps, and none for a copy of many
+                self._tell("folding", f"small files stay as they are for now: {error}")
+                self._next_tidy = now + _FOLD_AGAIN
+                return
+            self._tell("folding", "")
             if folded is not None:
                 self.ledger.folded(folded)
         self.results.delete_replaced(wall)
         self._folding = self._folder.submit(self.results.fold, wall)
 
     def _refresh(self) -> None:
+        """Read what was just published."""
+        self.disk.wrote()
         self.foreman.notice(self.ledger.refresh())
 
     def _tell(self, source: str, trouble: str) -> None:

@@ -5,6 +5,7 @@ writes one temporary file, which only the parent can publish, and it dies with i
 """
 
 import ctypes
+import errno
 import importlib
 import os
 import signal
@@ -25,6 +26,14 @@ _PR_SET_PDEATHSIG = 1
 _ORPHANED = 3  # exit code of a child whose parent died
 
 
+class UnwrittenError(SoundingError):
+    """Results could not be written: nothing that a plugin or a checkpoint is to blame for."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"a worker cannot write: {error.strerror or error}")
+        self.number = error.errno or errno.EIO
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A request: the function to call, as "module:function", and its arguments."""
@@ -39,6 +48,7 @@ class Answer:
 
     value: Any = None
     error: str = ""
+    refused: int = 0  # error number of the disk that refused to take the results
 
 
 def serve(connection: Connection, nice: int, threads: int, without: tuple[str, ...]) -> None:
@@ -71,7 +81,10 @@ def perform(job: Job, temporary: str, sheets: dict[str, PluginSheet]) -> tuple[T
         results = measure(job)
     now, peak = datetime.now(UTC), gauge.peak_bytes
     rows = [row for result in results for row in result_rows(job, result, sheets[result.task.key.plugin], now, peak)]
-    write_rows(Path(temporary), rows)
+    try:
+        write_rows(Path(temporary), rows)
+    except OSError as error:
+        raise UnwrittenError(error) from error
     return tuple(
         TaskResult(result.task, result.ending, result.reason, wall_seconds=result.wall_seconds) for result in results
     )
@@ -90,6 +103,8 @@ def _answer(call: Call) -> Answer:
     module, _, function = call.target.partition(":")
     try:
         return Answer(getattr(importlib.import_module(module), function)(*call.arguments))
+    except UnwrittenError as error:
+        return Answer(error=str(error), refused=error.number)
     except SoundingError as error:
         return Answer(error=str(error))
     except Exception as error:  # noqa: BLE001 - foreign code; the parent turns the message into a record
