@@ -101,7 +101,8 @@ def weight_spectrum(
         elif not _is_finite(weights[name]):
             yield Skip("it has values that are NaN or infinite", part=name)
         else:
-            spectrum = _spectrum(_slices(weights[name], mode), single_precision, full_up_to, top)
+            scale = 0.5 if mode == "weightwatcher" and weights[name].ndim == 4 else 1.0
+            spectrum = _spectrum(_slices(weights[name], mode), scale, single_precision, full_up_to, top)
             yield from _findings(spectrum, name, mode, _epsilon(weights[name], single_precision, mode))
 
 
@@ -176,21 +177,20 @@ def _curve(values: Floats, part: str) -> Curve:
     return Curve("singular_values", tuple(ranks.astype(float).tolist()), tuple(heights.tolist()), part=part)
 
 
-def _spectrum(slices: list[torch.Tensor], single: bool, full_up_to: int, top: int) -> Spectrum:
+def _spectrum(slices: list[torch.Tensor], scale: float, single: bool, full_up_to: int, top: int) -> Spectrum:
     rows, columns = slices[0].shape
     if min(rows, columns) > full_up_to and len(slices) == 1:
         values, errors = top_eigenvalues(slices[0], top)
         return Spectrum(values, (rows, columns), sum_of_squares(slices[0]), errors)
     dtype = torch.float32 if single else torch.float64
-    values = np.sort(np.concatenate([gram_eigenvalues(each, dtype) for each in slices]))
+    values = scale * np.sort(np.concatenate([gram_eigenvalues(each, dtype) for each in slices]))
     return Spectrum(values, (rows, columns), float(values.sum()))
 
 
 def _slices(tensor: torch.Tensor, mode: str) -> list[torch.Tensor]:
-    """The matrices that make up a tensor's spectrum: one, or WeightWatcher's k x k slices of a kernel, over √2."""
+    """The matrices that make up a tensor's spectrum: one, or WeightWatcher's k x k slices of a kernel."""
     if mode == "weightwatcher" and tensor.ndim == 4:
-        kernel = tensor.detach().double() * math.sqrt(0.5)
-        return [kernel[:, :, row, column] for row in range(tensor.shape[2]) for column in range(tensor.shape[3])]
+        return list(tensor.detach().permute(2, 3, 0, 1).flatten(0, 1).contiguous())
     return [tensor.detach().reshape(tensor.shape[0], -1)]
 
 
