@@ -5,6 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from end_to_end import train
+
 from sounding.asking.query import connect
 
 HERE = Path(__file__).parent
@@ -49,6 +51,10 @@ class Lab:
         """Start the real training process."""
         arguments = [str(self.path / "runs"), run, str(steps), str(every), str(lr), str(pause)]
         return subprocess.Popen([sys.executable, str(self.path / "train.py"), *arguments])
+
+    def train_here(self, run: str, steps: int, every: int, lr: float = 0.01) -> None:
+        """The same training in this process, for whoever needs its checkpoints only."""
+        train.main(str(self.path / "runs"), run, steps, every, lr)
 
     def daemon(self, *arguments: str):
         """Start a daemon through the command line."""
