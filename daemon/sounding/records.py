@@ -178,6 +178,7 @@ class Examination:
     attributes: tuple[Attribute, ...] = ()
     models: tuple[str, ...] = ()  # keys under which networks were found, the default first
     problems: tuple[str, ...] = ()  # sources of attributes that could not be read, in words
+    asked: tuple[str, ...] = ()  # sources of attributes that were read, or found missing
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A lookout over real files, with an examiner that reads what the test wrote into them."""
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,7 +53,8 @@ class Post:
         if text == "broken":
             return Examination(Verdict(State.BROKEN, "no checkpoint"))
         fingerprint, _, step = text.partition("@")
-        return complete(fingerprint, int(step) if step else sighting.step, needs_quiet=self.needs_quiet)
+        found = complete(fingerprint, int(step) if step else sighting.step, needs_quiet=self.needs_quiet)
+        return replace(found, asked=tuple(store.attributes))
 
     def look(self, *, after: float = 10.0, full: bool = True, budget: float = 1e9) -> tuple[list[Seen], set[str]]:
         self.now += after

@@ -93,6 +93,24 @@ def test_a_recalled_step_that_the_pattern_no_longer_gives_is_not_believed(post: 
     assert post.examined == [], "the same run and step under another part's name"
 
 
+def test_checkpoints_are_read_again_when_more_attributes_are_asked_for(post: Post, tmp_path: Path):
+    paths = {post.write(f"a/ckpt_{step}.pt", f"content {step}") for step in (1, 2)}
+    post.record(post.look()[0])
+    for asked, read_again in (
+        ('["{run}/config.yaml"]', True),
+        ('["{run}/config.yaml"]', False),
+        ('["checkpoint:args", "{run}/config.yaml"]', True),
+        ('["checkpoint:args"]', False),
+        ("[]", False),
+    ):
+        post.settings = settings_in(tmp_path, f"{QUIET_CONFIG}attributes = {asked}\n")
+        post.restart()
+        post.record(post.look()[0])
+        assert set(post.examined) == (paths if read_again else set()), asked
+        assert post.look()[0] == [], "what was read with it is known"
+    assert post.steps() == (1, 2)
+
+
 def test_the_same_content_under_two_names_is_one_checkpoint(tmp_path: Path):
     post = Post(tmp_path, QUIET_CONFIG.replace('"{run}/ckpt_{step}.pt"', '["{run}/ckpt_{step}.pt", "{run}/last.pt"]'))
     post.write("a/ckpt_1.pt", "one")

@@ -4,6 +4,7 @@ Nothing here is the truth. A ledger read cold from the same files equals one tha
 whatever order: of every fact, the row with the greatest `seq` counts.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class Recorded:
     stamp: Stamp
     verdict: Verdict
     checkpoint: Checkpoint | None
+    asked: frozenset[str]  # sources of attributes that were read with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,8 @@ class Ledger:
         if before is None or before.seq <= _seq(row):
             step: Any = row["step"]
             stamp = read_stamp(str(row["stamp"]))
-            self.recorded[path] = Recorded(_seq(row), _run(row), step, path, stamp, verdict, checkpoint)
+            asked = frozenset[str](json.loads(str(row["asked"] or "[]")))
+            self.recorded[path] = Recorded(_seq(row), _run(row), step, path, stamp, verdict, checkpoint, asked)
 
     def _take_attribute(self, row: Row) -> None:
         attribute = read_attribute(row)

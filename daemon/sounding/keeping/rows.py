@@ -110,7 +110,8 @@ def verdict_row(
         "reason": verdict.reason,
     }
     if examination is not None:
-        row |= {"format": examination.format, "fingerprint": examination.fingerprint}
+        asked = json.dumps(examination.asked) if examination.asked else None
+        row |= {"format": examination.format, "fingerprint": examination.fingerprint, "asked": asked}
         row |= _progress_columns(examination.progress, sighting.step)
     if checkpoint is not None:
         row |= {

@@ -77,6 +77,7 @@ _CHECKPOINT = (
     Column("fingerprint", "VARCHAR", "content fingerprint"),
     Column("stamp", "VARCHAR", "stat of every file, JSON: [path, inode, size, mtime_ns]"),
     Column("size_bytes", "BIGINT", "bytes of all files together"),
+    Column("asked", "VARCHAR", "sources of attributes that were read with it, JSON"),
     Column("ordinal", "BIGINT", "order in which the run's checkpoints were first seen"),
     Column("first_seen", "TIMESTAMP", "when the daemon first saw it, UTC"),
     Column("step_source", "VARCHAR", "where step was read"),

@@ -77,6 +77,7 @@ def _inside(sighting: Sighting, kind: Format, proof: Proof, sources: Sequence[st
         attributes=attributes,
         models=tuple(contents.networks),
         problems=problems,
+        asked=tuple(sources),
     )
 
 

@@ -57,10 +57,12 @@ class Lookout:
     _scanners: dict[str, Scanner] = field(default_factory=dict)
     _roll: Roll = field(default_factory=Roll)
     _births: Births = field(init=False)
+    _sources: dict[str, frozenset[str]] = field(init=False)  # of attributes, by store
     _open: set[str] = field(default_factory=set)  # paths with a verdict that may change, or that is not recorded
 
     def __post_init__(self) -> None:
         self._births = Births(self.ledger)
+        self._sources = {store.name: frozenset(store.attributes) for store in self.settings.stores}
         self.mounts = Mounts(self.settings.stores, self.table)
 
     def look(
@@ -151,9 +153,8 @@ class Lookout:
 
     def _in_sight(self, paths: set[str]) -> set[str]:
         """The paths of runs that can be looked at now; the others are neither examined nor judged anew."""
-        if not self.hidden:
-            return paths
-        return {path for path in paths if run_of(self._roll.observed[path]) not in self.hidden}
+        hidden = self.hidden
+        return {p for p in paths if run_of(self._roll.observed[p]) not in hidden} if hidden else paths
 
     def _enter(self, path: str, seen: Seen | None) -> None:
         """Put what is seen of a path in the place of what was seen before."""
@@ -164,8 +165,8 @@ class Lookout:
             self.seen[path] = seen
 
     def _scan(self, store: Store, now: float, full: bool, touched: Set[str], unsettled: Set[str]) -> Scan:
-        scanner = self._scanners.setdefault(store.name, Scanner(store))
-        scan = scanner.scan(now, full=full, touched=touched, unsettled=unsettled)
+        eye = self._scanners.setdefault(store.name, Scanner(store))
+        scan = eye.scan(now, full=full, touched=touched, unsettled=unsettled)
         self.problems[store.name] = scan.problem
         return scan
 
@@ -183,11 +184,14 @@ class Lookout:
         sighting, checkpoint = observed.sighting, recorded.checkpoint
         if recorded.run != run_of(observed) or sighting.step not in (None, checkpoint.step):
             return observed  # the pattern has changed since
+        if not self._sources[sighting.store] <= recorded.asked:
+            return observed  # more attributes are asked for
         recalled = Examination(
             recorded.verdict,
             format=checkpoint.format,
             fingerprint=checkpoint.fingerprint,
             progress=checkpoint.progress,
+            asked=tuple(sorted(recorded.asked)),
         )
         return examined(observed, recalled, now)
 
@@ -207,11 +211,10 @@ class Lookout:
             self.unexamined -= 1
 
     def _judge(self, observed: Observed, now: float, wall: datetime) -> Seen:
-        sighting = observed.sighting
-        quiet, newest = self.mounts.quiet[sighting.store], self._roll.runs[run_of(observed)].newest_complete
+        quiet, newest = self.mounts.quiet[observed.sighting.store], self._roll.runs[run_of(observed)].newest_complete
         verdict = settle(observed, quiet, newest, now)
         checkpoint = self._identify(observed, wall) if verdict.state is State.COMPLETE else None
-        return Seen(sighting, verdict, checkpoint, observed.examination)
+        return Seen(observed.sighting, verdict, checkpoint, observed.examination)
 
     def _identify(self, observed: Observed, wall: datetime) -> Checkpoint:
         sighting, examination = observed.sighting, observed.examination
@@ -238,7 +241,9 @@ class Lookout:
         recorded = self.ledger.recorded.get(seen.sighting.path)
         if recorded is None or recorded.verdict.state is not seen.verdict.state:
             return True
-        return seen.checkpoint is not None and recorded.stamp != seen.sighting.stamp
+        if seen.checkpoint is not None and recorded.stamp != seen.sighting.stamp:
+            return True
+        return seen.examination is not None and not recorded.asked.issuperset(seen.examination.asked)
 
 
 def _generation(checkpoint: Checkpoint) -> tuple[int, str]:
