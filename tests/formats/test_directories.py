@@ -227,6 +227,17 @@ def test_networks_that_fsdp_sharded_are_read_with_their_optimizer(sharded_by_fsd
     assert _prove(other).state is State.COMPLETE
 
 
+def test_what_fsdp_saves_whole_is_read_and_what_ranks_save_for_themselves_is_refused(tmp_path: Path):
+    directory = tmp_path / "checkpoint_0"
+    directory.mkdir()
+    torch.save(trained()[0].state_dict(), directory / "pytorch_model_fsdp_rank0.bin")
+    assert _prove(directory).state is State.BROKEN
+    assert "every rank saved for itself" in _prove(directory).reason
+    (directory / "pytorch_model_fsdp_rank0.bin").rename(directory / "pytorch_model_fsdp.bin")
+    assert _prove(directory).state is State.COMPLETE
+    assert len(contents_of(weights.read(directory)).networks["model"]) == 9
+
+
 def test_a_sharded_network_under_way_is_pending(sharded_by_fsdp: Path):
     fingerprint = trainer.fingerprint(sharded_by_fsdp)
     for name in ("pytorch_model_fsdp_0/.metadata", "pytorch_model_fsdp_0/__0_0.distcp", "optimizer_0/.metadata"):

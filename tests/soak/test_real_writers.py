@@ -2,41 +2,57 @@
 
 import hashlib
 import json
-import math
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from record import record
-
-from sounding.asking.query import connect
+from soak.by_the_daemon import compared, readings, survivors
 
 ROOT = Path(__file__).parents[2]
 WRITERS = Path(__file__).parent / "writers"
 CONSTRAINTS = ROOT / "benchmarks" / "soak-constraints.txt"
-PACKAGES = ["torch", "transformers", "accelerate", "lightning", "peft", "setuptools", "wheel"]
-PATTERNS = {
-    "hugging_face": "{run}/checkpoint-{step}",
-    "accelerate_states": "{run}/checkpoints/checkpoint_{step}",
-    "lightning_fit": "{run}/*.ckpt",
-    "deepspeed_zero": "{run}/global_step{step}",
+PACKAGES = [
+    "torch",
+    "transformers",
+    "accelerate",
+    "lightning",
+    "peft",
+    "hydra-core",
+    "omegaconf",
+    "setuptools",
+    "wheel",
+]
+SETTINGS = {
+    "hugging_face": 'pattern = "{run}/checkpoint-{step}"',
+    "accelerate_states": """pattern = "{run}/checkpoints/checkpoint_{step}"
+[stores.models]
+main = "model"
+critic = "model_1"
+""",
+    "lightning_fit": 'pattern = "{run}/*.ckpt"',
+    "deepspeed_zero": 'pattern = "{run}/global_step{step}"',
+    "plain_torch": 'pattern = ["{run}/step_{step}.pt", "{run}/step_{step}.safetensors", "{run}/ckpt.pt"]',
+    "averaged_by_hydra": """pattern = "{run}/step_{step}.pt"
+attributes = ["{run}/.hydra/config.yaml", "checkpoint:cfg"]
+[stores.models]
+raw = "model"
+averaged = "ema"
+""",
+    "distributed_shards": 'pattern = ["{run}/step_{step}", "{run}/live"]',
 }
-_NUMBERED = re.compile(r"(?:checkpoint[-_]|global_step|.*step=)(\d+)(?:\.ckpt)?")
 CONFIG = """
-[[stores]]
-path = "store"
-pattern = "{pattern}"
-quiet_seconds = 1.0
-
 [daemon]
 scan_seconds = 0.2
 nice = 0
+
+[[stores]]
+path = "store"
+quiet_seconds = 1.0
 """
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
@@ -71,7 +87,7 @@ def with_deepspeed(python: str) -> str:
     return python
 
 
-@pytest.mark.parametrize("writer", [name for name in PATTERNS if name != "deepspeed_zero"])
+@pytest.mark.parametrize("writer", [name for name in SETTINGS if name != "deepspeed_zero"])
 def test_readings_equal_what_the_library_reads(writer: str, python: str, tmp_path: Path) -> None:
     _watched(writer, python, tmp_path)
 
@@ -82,7 +98,7 @@ def test_readings_equal_what_deepspeed_reads(with_deepspeed: str, tmp_path: Path
 
 def _watched(writer: str, python: str, place: Path) -> None:
     (place / "store").mkdir()
-    (place / "sounding.toml").write_text(CONFIG.replace("{pattern}", PATTERNS[writer]))
+    (place / "sounding.toml").write_text(CONFIG + SETTINGS[writer])
     sounding = [str(Path(sys.executable).parent / "sounding"), "--config", str(place / "sounding.toml"), "watch"]
     daemon = subprocess.Popen(sounding, stdout=subprocess.DEVNULL)
     try:
@@ -94,34 +110,21 @@ def _watched(writer: str, python: str, place: Path) -> None:
     finally:
         daemon.send_signal(signal.SIGTERM)
     assert daemon.wait(60) == 0
-    found = _compared(place)
+    found = compared(place)
     assert found["checkpoints_wrongly_complete"] == 0
-    assert found["survivors_measured"] == found["survivors"] > 0
+    assert found["survivors_measured"] == found["survivors"] != 0
     assert isinstance(found["largest_relative_difference"], float)
     assert found["largest_relative_difference"] < 1e-12
+    assert (found["facts_wrong"], found["attributes_wrong"]) == ([], [])
+    assert found["steps_with_two_checkpoints"] == 0
     _record(writer, python, found)
-
-
-def _survivors(place: Path) -> set[tuple[str, int]]:
-    """Run and step of what the writer left, `last.ckpt` aside, which is one of the others."""
-    store = place / "store"
-    named = [(path.relative_to(store).parts[0], _NUMBERED.fullmatch(path.name)) for path in store.rglob("*")]
-    steps = {(run, int(match[1])) for run, match in named if match is not None}
-    return {(run, step) for run, step in steps if (place / "hand" / run / f"{step}.json").exists()}
-
-
-def _readings(place: Path) -> Iterator[tuple[str, int, str, float]]:
-    rows = connect(place / ".sounding").execute(
-        "SELECT run, step, part, value FROM readings WHERE plugin = 'weight_norm' AND metric = 'frobenius'"
-    )
-    yield from rows.fetchall()
 
 
 def _wait_for_survivors(place: Path) -> None:
     deadline = time.monotonic() + 120
     waiting = subprocess.Popen(["sleep", "120"])
     try:
-        while not _survivors(place) <= {(run, step) for run, step, _, _ in _readings(place)}:
+        while not survivors(place) <= set(readings(place)):
             assert time.monotonic() < deadline, "a checkpoint that stayed was not measured"
             try:
                 waiting.wait(0.5)
@@ -130,35 +133,6 @@ def _wait_for_survivors(place: Path) -> None:
     finally:
         waiting.kill()
         waiting.wait()
-
-
-def _compared(place: Path) -> dict[str, object]:
-    """Every reading beside the norm of the same tensor, opened by the library that wrote it."""
-    worst, readings = 0.0, 0
-    wrong: set[tuple[str, int]] = set()
-    measured: set[tuple[str, int]] = set()
-    for run, step, part, value in _readings(place):
-        hand = place / "hand" / run / f"{step}.json"
-        expected = json.loads(hand.read_text()).get(part) if hand.exists() else None
-        if expected is None:
-            wrong.add((run, step))
-            continue
-        readings += 1
-        measured.add((run, step))
-        worst = max(worst, abs(value - expected) / expected if expected else abs(value))
-        if not math.isclose(value, expected, rel_tol=1e-9, abs_tol=1e-12):
-            wrong.add((run, step))
-    saved = sum(1 for _ in (place / "hand").glob("*/*.json"))
-    survivors = _survivors(place)
-    return {
-        "checkpoints_saved": saved,
-        "checkpoints_measured": len(measured),
-        "survivors": len(survivors),
-        "survivors_measured": len(survivors & measured),
-        "readings_compared": readings,
-        "checkpoints_wrongly_complete": len(wrong),
-        "largest_relative_difference": worst,
-    }
 
 
 def _record(writer: str, python: str, found: dict[str, object]) -> None:

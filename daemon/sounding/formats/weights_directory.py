@@ -17,7 +17,8 @@ from sounding.formats.sampling import Digest
 from sounding.records import State
 
 _INDICES = ("model.safetensors.index.json", "*.safetensors.index.json", "pytorch_model.bin.index.json")
-_SINGLES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors")
+_SINGLES = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors", "pytorch_model_fsdp.bin")
+_OF_A_RANK = re.compile(r"pytorch_model_fsdp(?:_\d+)?_rank\d+\.bin")
 _STATE = re.compile(r"((?:optimizer|scheduler)(?:_\d+)?)\.(?:bin|pt)|(custom_checkpoint_\d+)\.pkl")
 _FURTHER = re.compile(r"(?:pytorch_)?(model_\d+)\.(?:safetensors|bin)")
 _SHARD = re.compile(r".+-(\d{5})-of-(\d{5})\.(safetensors|bin)")
@@ -120,6 +121,11 @@ def _unindexed(directory: Path, names: list[str]) -> Weights:
         return Weights((contained(directory, others[0]),))
     if shards:
         raise UnfinishedError(f"{len(shards)} of {int(shards[0][2])} shards, no index yet")
+    of_ranks = [name for name in names if _OF_A_RANK.fullmatch(name)]
+    if of_ranks:
+        raise ImpossibleError(
+            f"{of_ranks[0]}: shards that every rank saved for itself do not say how they fit together"
+        )
     raise UnfinishedError(f"no weights yet: expected {', '.join(_SINGLES[:2])} or shards with an index")
 
 

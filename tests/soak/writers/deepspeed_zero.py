@@ -49,7 +49,8 @@ def main(store: Path, hand: Path) -> None:
             raise SystemExit(f"a rank of stage {stage} failed")
         for step in range(EVERY, STEPS + 1, EVERY):
             weights = get_fp32_state_dict_from_zero_checkpoint(str(store / f"zero{stage}"), f"global_step{step}")
-            keep(hand, f"zero{stage}", step, weights)
+            progress = {"updates": step, "lr_stored": 0.01, "examples": step * 8 * RANKS}
+            keep(hand, f"zero{stage}", step, weights, progress)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from by_hand import keep
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 STEPS, EVERY = 40, 10
 PAUSE = 3.0  # seconds of "training" between checkpoints, so that what rotates away was there for a while
@@ -45,6 +45,13 @@ def fit(model: torch.nn.Module, store: Path, hand: Path, run: str, limit: int | 
     Trainer(model=model, args=arguments, train_dataset=data, callbacks=[Aside(copies)]).train()
 
 
+def progress(copy: Path) -> dict[str, float]:
+    """What the Trainer itself says in a checkpoint."""
+    state = TrainerState.load_from_json(str(copy / "trainer_state.json"))
+    groups = torch.load(copy / "optimizer.pt", weights_only=True)["param_groups"]
+    return {"updates": state.global_step, "epoch": state.epoch, "lr_stored": groups[0]["lr"]}
+
+
 def changes(model: PeftModel) -> dict[str, torch.Tensor]:
     """What the adapter adds to each weight, by PEFT's own reckoning."""
     prefix = "base_model.model."
@@ -59,11 +66,11 @@ def main(store: Path, hand: Path) -> None:
             model.save_pretrained = functools.partial(model.save_pretrained, max_shard_size=size)
         fit(model, store, hand, run, limit)
         for copy in (hand / run / "copies").iterdir():
-            keep(hand, run, int(copy.name), GPT2LMHeadModel.from_pretrained(copy).state_dict())
+            keep(hand, run, int(copy.name), GPT2LMHeadModel.from_pretrained(copy).state_dict(), progress(copy))
     settings = LoraConfig(r=3, lora_alpha=8, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")
     fit(get_peft_model(network(), settings), store, hand, "adapter")
     for copy in (hand / "adapter" / "copies").iterdir():
-        keep(hand, "adapter", int(copy.name), changes(PeftModel.from_pretrained(network(), copy)))
+        keep(hand, "adapter", int(copy.name), changes(PeftModel.from_pretrained(network(), copy)), progress(copy))
 
 
 if __name__ == "__main__":

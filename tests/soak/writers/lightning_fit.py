@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning
 import torch
 from by_hand import keep
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
 PAUSE = 3.0
 
@@ -24,10 +24,15 @@ class Aside(ModelCheckpoint):
         copy = self.hand / "fit" / "copies" / f"{trainer.global_step}.ckpt"
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(filepath, copy)
-        weights = torch.load(copy, weights_only=False)["state_dict"]
-        keep(
-            self.hand, "fit", trainer.global_step, {name.removeprefix("model."): each for name, each in weights.items()}
-        )
+        saved = torch.load(copy, weights_only=False)
+        weights = {name.removeprefix("model."): each for name, each in saved["state_dict"].items()}
+        progress = {
+            "updates": saved["global_step"], "epoch": saved["epoch"],
+            "lr_stored": saved["optimizer_states"][0]["param_groups"][0]["lr"],
+        }  # fmt: skip
+        if not (self.hand / "fit" / f"{trainer.global_step}.json").exists():  # the timer runs on until `last.ckpt`
+            progress["wall_time"] = saved["callbacks"]["Timer"]["time_elapsed"]["train"]
+        keep(self.hand, "fit", trainer.global_step, weights, progress)
         time.sleep(PAUSE)
 
 
@@ -51,7 +56,7 @@ def main(store: Path, hand: Path) -> None:
     saving = Aside(store / "fit", "{epoch}-{step}", monitor="loss", mode="min", save_top_k=2, save_last=True)
     saving.hand = hand
     trainer = lightning.Trainer(
-        max_epochs=5, accelerator="cpu", logger=False, callbacks=[saving], enable_progress_bar=False,
+        max_epochs=5, accelerator="cpu", logger=False, callbacks=[Timer(), saving], enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(Task(), torch.utils.data.DataLoader(data, batch_size=16))
