@@ -1,10 +1,9 @@
 """Logs that a trainer writes anew each time, all of it: the Hugging Face Trainer's `log_history`."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import BinaryIO
 
-from sounding.formats.json_file import read_json
+from sounding.formats.json_file import parse_json
 from sounding.formats.proof import ImpossibleError, UnfinishedError
 from sounding.logs.entries import Entry, LogError, entry_of
 from sounding.logs.lines import Read, Spot
@@ -17,8 +16,9 @@ def read_history(file: BinaryIO, spot: Spot, step_keys: Sequence[str]) -> Iterat
 
     Raises LogError when it is something else.
     """
+    file.seek(0)
     try:
-        history = read_json(Path(file.name)).get(HISTORY)
+        history = parse_json(file, "the log").get(HISTORY)
     except UnfinishedError:
         return
     except ImpossibleError as error:
