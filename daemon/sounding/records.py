@@ -416,6 +416,15 @@ class RunInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """An order to copy a job's checkpoints before they are read, as they may vanish."""
+
+    room: str  # directory for the copies; the job makes and deletes it
+    most_bytes: int
+    keep_free_bytes: int  # on the disk of the copies
+
+
+@dataclass(frozen=True, slots=True)
 class Copy:
     """A copy of a checkpoint that is read in its place, or why there is none."""
 
@@ -440,8 +449,8 @@ class Job:
     models: Mapping[str, str] = field(default_factory=dict)  # key of a network in the checkpoint, by the model's name
     device: str = "cpu"
     run_input: RunInput | None = None  # of tasks over the run as a whole, which are in a job of their own
-    hold: bool = False  # checkpoints may vanish while they are read: copies of them are to be read instead
-    copies: Mapping[str, Copy] = field(default_factory=dict)  # what came of that, by checkpoint id
+    hold: Hold | None = None
+    copies: Mapping[str, Copy] = field(default_factory=dict)  # what came of the hold, by checkpoint id
 
     @property
     def sources(self) -> tuple[Checkpoint, ...]:

@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-from sounding.records import FileStamp, Stamp
+from sounding.records import Ending, FileStamp, Stamp
 
 _DEPTH = 3  # directories below a checkpoint directory that are looked into
 
@@ -23,6 +23,19 @@ def stamp_of(path: Path | str, status: os.stat_result | None = None) -> Stamp:
     found: list[FileStamp] = []
     _collect(os.fspath(path), "", _DEPTH, found)
     return tuple(sorted(found))
+
+
+def change_of(path: Path | str, stamp: Stamp) -> tuple[Ending, str] | None:
+    """How what lies there is no longer what had this stamp: GONE or SUPERSEDED, in words; None while it still is."""
+    try:
+        now = stamp_of(path)
+    except OSError as error:
+        return Ending.GONE, f"{path} is gone ({error.strerror})"
+    if now == stamp:
+        return None
+    if set(now) < set(stamp):
+        return Ending.GONE, f"{path} is being deleted: {len(now)} of its {len(stamp)} files are left"
+    return Ending.SUPERSEDED, f"{path} was written to since it was seen"
 
 
 def _collect(directory: str, prefix: str, depth: int, found: list[FileStamp]) -> None:

@@ -21,7 +21,9 @@ from sounding.keeping.schema import COLUMNS, SCHEMA_VERSION
 from sounding.keeping.shelf import GRACE, At, Shelf, fsync, tmp_name, whole_or_nothing
 from sounding.keeping.worklist import WORK, worklist_of_rows
 
-__all__ = ["ALWAYS", "GRACE", "SCHEMA", "ResultsDirectory", "remove", "tmp_name", "write_rows"]
+__all__ = ["ALWAYS", "GRACE", "HOLDS", "SCHEMA", "ResultsDirectory", "remove", "tmp_name", "write_rows"]
+
+HOLDS = "holds"  # the room for copies of checkpoints that may vanish
 
 # By default a directory called "lr=0.1" above the results would become a column. (The stubs know only names.)
 _NO_PARTITIONING: Any = None
@@ -87,7 +89,7 @@ class ResultsDirectory:
 
     def prepare(self) -> None:
         """Make the directory and its rooms."""
-        for room in ("jobs", ROOM, "tmp", "holds", "requests", "examples", "cache"):
+        for room in ("jobs", ROOM, "tmp", HOLDS, "requests", "examples", "cache"):
             (self.path / room).mkdir(parents=True, exist_ok=True)
 
     @cached_property
@@ -116,7 +118,7 @@ class ResultsDirectory:
     def sweep(self, is_live: Callable[[str], bool]) -> list[str]:
         """Delete what was left under `tmp/` and `holds/` by processes that are gone; returns what was deleted."""
         swept: list[str] = []
-        for room in (self.tmp, self.path / "holds"):
+        for room in (self.tmp, self.path / HOLDS):
             for entry in sorted(room.iterdir()):
                 if not is_live(entry.name):
                     remove(entry)

@@ -18,7 +18,7 @@ from sounding.opening import Opened, open_checkpoint
 from sounding.passes import History, Logs, Other, Past
 from sounding.plugin import OF_ONE, Run
 from sounding.recipe import Recipe, load_recipe
-from sounding.records import Checkpoint, Ending, Job, RecipeSheet, SoundingError, Subject, Task
+from sounding.records import Checkpoint, Copy, Ending, Job, RecipeSheet, SoundingError, Subject, Task
 
 
 class Bench:
@@ -148,8 +148,19 @@ class Bench:
 
     def _open(self, checkpoint: Checkpoint) -> Opened:
         if checkpoint.checkpoint_id not in self._opened:
-            self._opened[checkpoint.checkpoint_id] = open_checkpoint(checkpoint.path)
+            self._opened[checkpoint.checkpoint_id] = self._open_readable(checkpoint)
         return self._opened[checkpoint.checkpoint_id]
+
+    def _copy_of(self, checkpoint: Checkpoint) -> Copy:
+        return self.job.copies.get(checkpoint.checkpoint_id, Copy())
+
+    def _open_readable(self, checkpoint: Checkpoint) -> Opened:
+        try:
+            return open_checkpoint(self._copy_of(checkpoint).path or checkpoint.path)
+        except SoundingError as error:
+            if isinstance(error.__cause__, OSError):  # a stale handle, a failing disk: no plugin's fault
+                raise PassFailure(Ending.GONE, str(error)) from None
+            raise
 
     def _load_recipe(self, run: Run) -> Recipe:
         if self._recipe is not None:
@@ -181,8 +192,11 @@ class Bench:
             raise PassFailure(Ending.FAILED, "the task names no second checkpoint")
         key = (checkpoint_id, subject.model)
         supply, wanted = self.supply(*key), self._wanted(*key)
+        names = offered_by_other(self.loaded, user)
+        if self._copy_of(self._checkpoints[checkpoint_id]).only_weights and "opened" not in user.needs:
+            names = tuple(name for name in names if name != "opened")  # it would lack what was not copied
         try:
-            return Other({name: supply.get(name, wanted) for name in offered_by_other(self.loaded, user)})
+            return Other({name: supply.get(name, wanted) for name in names})
         except PassFailure as failure:
             where = f"the second checkpoint ({self._checkpoints[checkpoint_id].path})"
             raise PassFailure(failure.ending, f"{where}: {failure.reason}") from None

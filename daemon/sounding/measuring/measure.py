@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sounding.blame import describe_error
@@ -15,9 +14,9 @@ from sounding.measuring.leaks import Watch
 from sounding.measuring.options import resolve, suggest
 from sounding.measuring.supply import PassFailure
 from sounding.recipe import Recipe
-from sounding.records import Checkpoint, Ending, Finding, Job, Skip, SoundingError, Task, TaskResult
+from sounding.records import Checkpoint, Copy, Ending, Finding, Job, Skip, SoundingError, Task, TaskResult
 from sounding.seeds import seeded
-from sounding.stamps import stamp_of
+from sounding.stamps import change_of
 
 _ORDER = ("weights", "data", "gradient", "curvature", "offline")  # cheap readings first
 
@@ -33,7 +32,7 @@ def measure(job: Job, loaded: Loaded | None = None, recipe: Recipe | None = None
     or during the job gives no number at all: GONE or SUPERSEDED.
     """
     loaded = loaded or load()
-    before = changed(job.checkpoint) if job.run_input is None else None
+    before = _lost(job, job.checkpoint) if job.run_input is None else None
     if before:
         return [TaskResult(task, before[0], before[1]) for task in job.tasks]
     try:
@@ -45,15 +44,15 @@ def measure(job: Job, loaded: Loaded | None = None, recipe: Recipe | None = None
     return [_if_unchanged(job, result) for result in results]
 
 
-def changed(checkpoint: Checkpoint) -> tuple[Ending, str] | None:
-    """How a checkpoint is no longer what was planned for; None while it still is."""
-    try:
-        now = stamp_of(Path(checkpoint.path))
-    except OSError as error:
-        return Ending.GONE, f"{checkpoint.path} is gone ({error.strerror})"
-    if now != checkpoint.stamp:
-        return Ending.SUPERSEDED, f"{checkpoint.path} was written to since it was seen"
-    return None
+def _lost(job: Job, checkpoint: Checkpoint) -> tuple[Ending, str] | None:
+    """How a checkpoint can no longer be read as what was planned for; None while it, or a copy of it, can."""
+    copy = job.copies.get(checkpoint.checkpoint_id, Copy())
+    if copy.path:
+        return None
+    now = change_of(checkpoint.path, checkpoint.stamp)
+    if now is None:
+        return (Ending.GONE, copy.reason) if copy.is_lost else None
+    return now[0], f"{now[1]}; {copy.reason}" if copy.reason else now[1]
 
 
 def _run_all(job: Job, loaded: Loaded, recipe: Recipe | None) -> list[TaskResult]:
@@ -72,11 +71,13 @@ def _rank(loaded: Loaded, task: Task) -> int:
 
 def _if_unchanged(job: Job, result: TaskResult) -> TaskResult:
     """`result`, unless a checkpoint it was read from changed meanwhile: an mmap then showed the new bytes."""
+    reasons = [result.reason]
     for checkpoint in _read_for(job, result.task):
-        now = changed(checkpoint)
+        now = _lost(job, checkpoint)
         if now:
             return TaskResult(result.task, now[0], now[1], wall_seconds=result.wall_seconds)
-    return result
+        reasons.append(job.copies.get(checkpoint.checkpoint_id, Copy()).reason)
+    return replace(result, reason="; ".join(filter(None, dict.fromkeys(reasons))))
 
 
 def _read_for(job: Job, task: Task) -> tuple[Checkpoint, ...]:

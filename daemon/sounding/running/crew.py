@@ -5,18 +5,19 @@ writes another file; whichever of the two is renamed into place is the outcome, 
 is no plugin's fault: its job is returned, and the disk is waited for.
 """
 
+import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from sounding.keeping.results import ResultsDirectory
 from sounding.plugin import Run
 from sounding.records import Checkpoint, Ending, Job, PluginSheet, RecipeSheet, SoundingError
 from sounding.running.dispatch import Child, Death, Limits
+from sounding.running.holding import patience, release
 from sounding.running.outbox import Finished, Outbox, publish_marks
 from sounding.running.worker import Answer, Call
-from sounding.stamps import stamp_of
+from sounding.stamps import change_of
 
 _FALSE_STARTS = 3
 
@@ -75,6 +76,7 @@ class Crew:
             child.stop()
         for job, _ in list(self.jobs()):
             self.outbox.discard(job)
+            release(job)
         self.busy.clear()
 
     def idle(self) -> Child | None:
@@ -103,7 +105,8 @@ class Crew:
         self.busy[child.name] = (job, wall)
         used = {task.key.plugin: sheets[task.key.plugin] for task in job.tasks}
         temporary = str(self.outbox.temporary(job.seq))
-        child.send(Call("sounding.running.worker:perform", (job, temporary, used)), self.limits, now)
+        limits = replace(self.limits, deadline_seconds=self.limits.deadline_seconds + patience(job))
+        child.send(Call("sounding.running.worker:perform", (job, temporary, used)), limits, now)
 
     def poll(self, now: float, *, publish: bool = True) -> Iterator[Finished | Surveyed]:
         """What ended since the last call; results are published here, unless `publish` says to wait.
@@ -123,6 +126,8 @@ class Crew:
 
     def _take(self, child: Child, ended: Answer | Death) -> Iterator[Finished | Surveyed]:
         work, since = self.busy.pop(child.name)
+        if isinstance(work, Job):
+            release(work)  # what a worker that died could not delete itself
         if isinstance(work, Survey):
             yield Surveyed(work, _sheet(ended), isinstance(ended, Death))
         elif isinstance(work, Warming):
@@ -155,6 +160,8 @@ class Crew:
         elif len(job.tasks) > 1:
             self.outbox.discard(job)
             return Finished(job, (), suspects=True)
+        elif signal.SIGBUS.name in ended.reason:  # how a mapped file says that it cannot be read
+            ending, reason = Ending.GONE, f"bytes of {job.checkpoint.path} could not be read: {ended.reason}"
         else:
             ending, reason = ended.ending, ended.reason
         self.outbox.failed(job, ending, reason, since)
@@ -163,16 +170,8 @@ class Crew:
 
 def _changed(job: Job) -> tuple[Ending, str] | None:
     """Whether a checkpoint of the job is no longer what it was, which clears every plugin of blame."""
-    for checkpoint in job.sources:
-        try:
-            stamp = stamp_of(Path(checkpoint.path))
-        except FileNotFoundError:
-            return Ending.GONE, f"{checkpoint.path} was deleted while it was read"
-        except OSError as error:
-            return Ending.GONE, f"{checkpoint.path} can no longer be read: {error.strerror}"
-        if stamp != checkpoint.stamp:
-            return Ending.SUPERSEDED, f"{checkpoint.path} was overwritten while it was read"
-    return None
+    changes = (change_of(checkpoint.path, checkpoint.stamp) for checkpoint in job.sources)
+    return next((change for change in changes if change is not None), None)
 
 
 def _sheet(ended: Answer | Death) -> RecipeSheet:

@@ -9,8 +9,9 @@ from sounding.deciding.pick import Choice, RunPlan, at_risk, choose, suspects
 from sounding.deciding.plan import Wish, owed, wanted
 from sounding.deciding.policy import patience
 from sounding.keeping.ledger import Ledger, RunName
+from sounding.keeping.results import HOLDS
 from sounding.plugin import Run
-from sounding.records import Ending, Job, Key
+from sounding.records import Ending, Hold, Job, Key
 from sounding.running.crew import Finished, Survey, Surveyed
 from sounding.running.surveys import Surveys
 from sounding.running.wholes import Wholes
@@ -142,8 +143,14 @@ class Foreman:
             models=store.models,
             device=self.settings.daemon.device,
             run_input=self.wholes.input(run, choice.tasks, self.plans[run].readable) if choice.of_run else None,
-            hold=self._may_vanish(store, run) and not choice.of_run,
+            hold=self._hold(seq) if self._may_vanish(store, run) and not choice.of_run else None,
         )
+
+    def _hold(self, seq: int) -> Hold:
+        """Room for a job's copies: its worker's share."""
+        settings = self.settings
+        share = settings.holds_max // settings.daemon.workers
+        return Hold(str(settings.results / HOLDS / f"{seq:012d}"), share, settings.keep_free_bytes)
 
     def _may_vanish(self, store: Store, run: RunName) -> bool:
         """Whether checkpoints of the run are to be copied before they are read."""

@@ -21,6 +21,7 @@ from typing import Any
 from sounding.measuring.collecting import WITHOUT
 from sounding.records import Job, PluginSheet, SoundingError, TaskResult
 from sounding.running.gauge import Gauge
+from sounding.running.holding import held, told_of_originals
 
 _PR_SET_PDEATHSIG = 1
 _ORPHANED = 3  # exit code of a child whose parent died
@@ -77,8 +78,8 @@ def perform(job: Job, temporary: str, sheets: dict[str, PluginSheet]) -> tuple[T
     from sounding.measuring.measure import measure
 
     job = replace(job, device=choose_device(job.device, job.checkpoint.size_bytes))
-    with Gauge() as gauge:
-        results = measure(job)
+    with Gauge() as gauge, held(job, only_weights=job.hold is not None and _reads_only_weights(job)) as held_job:
+        results = told_of_originals(held_job, measure(held_job))
     now, peak = datetime.now(UTC), gauge.peak_bytes
     rows = [row for result in results for row in result_rows(job, result, sheets[result.task.key.plugin], now, peak)]
     try:
@@ -88,6 +89,13 @@ def perform(job: Job, temporary: str, sheets: dict[str, PluginSheet]) -> tuple[T
     return tuple(
         TaskResult(result.task, result.ending, result.reason, wall_seconds=result.wall_seconds) for result in results
     )
+
+
+def _reads_only_weights(job: Job) -> bool:
+    from sounding.measuring.discovery import load
+    from sounding.measuring.extent import reads_only_weights
+
+    return reads_only_weights(load(), job)
 
 
 def warm() -> None:
