@@ -93,7 +93,8 @@ def eight_bits(run: Path, step: int, model: torch.nn.Module, _: torch.optim.Opti
     from safetensors.torch import load_file, save_file
 
     kinds = [torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2]
-    weights = {name: each.to(kinds[place % 4]) for place, (name, each) in enumerate(model.state_dict().items())}
+    floats = {name: each for name, each in model.state_dict().items() if each.is_floating_point()}
+    weights = {name: each.to(kinds[place % 4]) for place, (name, each) in enumerate(floats.items())}
     save_file(weights, run / f"step_{step}.safetensors")
     return {"": load_file(run / f"step_{step}.safetensors")}
 
