@@ -103,7 +103,8 @@ def resolvable(eigenvalues: Floats, longest: int, epsilon: float) -> Floats:
     """The eigenvalues above what rounding leaves of a zero: singular values over `longest`·`epsilon` of the largest."""
     if eigenvalues.size == 0:
         return eigenvalues
-    return eigenvalues[eigenvalues > eigenvalues[-1] * (longest * epsilon) ** 2]
+    kept: Floats = eigenvalues[eigenvalues > eigenvalues[-1] * (longest * epsilon) ** 2]
+    return kept
 
 
 def fit_power_law(values: Floats) -> PowerLaw | None:
