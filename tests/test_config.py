@@ -6,7 +6,7 @@ import pytest
 from making import CONFIG, settings_in
 from pydantic import BaseModel
 
-from sounding.config import DaemonTable, ResultsTable, StoreTable, load_config
+from sounding.config import DaemonTable, ResultsTable, StoreTable, cores, load_config
 from sounding.records import SoundingError
 
 STORE = '[[stores]]\npath = "runs"\n'
@@ -198,3 +198,23 @@ def test_results_inside_a_store_are_refused(tmp_path: Path, results: str):
     assert "results.path" in message
     assert "'runs'" in message
     assert "../sounding-results" in message
+
+
+@pytest.mark.parametrize(
+    ("granted", "found"),
+    [
+        ("max 100000", 8),
+        ("200000 100000", 2),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("1600000 100000", 8),
+        ("", 8),
+    ],
+)
+def test_a_container_has_the_cores_that_it_is_granted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: str, found: int
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    (tmp_path / "cpu.max").write_text(granted)
+    assert cores(tmp_path / "cpu.max") == found
+    assert cores(tmp_path / "missing") == 8

@@ -73,6 +73,7 @@ class DaemonTable(_Table):
     workers: int = Field(1, ge=1, le=64, examples=["workers = 1"])
     threads: int | None = Field(None, ge=1, examples=["threads = 1"])
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", examples=['device = "cpu"'])
+    gpu_headroom: float = Field(0.1, ge=0, lt=1, examples=["gpu_headroom = 0.1"])
     deadline_seconds: float = Field(900.0, gt=0, examples=["deadline_seconds = 900.0"])
     memory_limit_mb: int = Field(8192, ge=64, examples=["memory_limit_mb = 8192"])
     attempts: int = Field(3, ge=1, le=100, examples=["attempts = 3"])
@@ -142,8 +143,7 @@ class Settings(BaseModel):
     @property
     def threads(self) -> int:
         """Threads of one worker: never more than the cores shared among the workers."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.daemon.threads or max(1, cores // self.daemon.workers)
+        return self.daemon.threads or max(1, cores() // self.daemon.workers)
 
 
 def load_config(path: Path) -> Settings:
@@ -164,6 +164,16 @@ def load_config(path: Path) -> Settings:
     free, limit = int(parsed.results.keep_free), int(parsed.results.holds_max)
     parts: dict[str, Any] = {"results": results, "keep_free_bytes": free, "stores": stores, "plugins": plugins}
     return Settings(source=path, passes=parsed.passes, daemon=parsed.daemon, holds_max=limit, **parts)
+
+
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: those it is bound to, or what its container is granted, if that is less."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        granted, period = quota.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return bound
+    return bound if granted == "max" else max(1, min(bound, int(granted) // int(period)))
 
 
 def _store(config: Path, number: int, table: StoreTable) -> Store:

@@ -448,6 +448,7 @@ class Job:
     passes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # settings by pass name
     models: Mapping[str, str] = field(default_factory=dict)  # key of a network in the checkpoint, by the model's name
     device: str = "cpu"
+    headroom: float = 0.1  # share of a GPU's memory that is left to others
     run_input: RunInput | None = None  # of tasks over the run as a whole, which are in a job of their own
     hold: Hold | None = None
     copies: Mapping[str, Copy] = field(default_factory=dict)  # what came of the hold, by checkpoint id

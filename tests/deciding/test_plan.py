@@ -344,9 +344,14 @@ def test_work_that_the_daemon_died_under_is_tried_again_at_once():
     assert task.attempt == 3
 
 
-@pytest.mark.parametrize("jump", [1, 1e3, 1e8])
+@pytest.mark.parametrize("jump", [61, 1e3, 1e8])
 def test_a_clock_that_jumped_back_blocks_nothing(jump: float):
     assert len(after(Ending.FAILED, 1, -jump)) == 1
+
+
+def test_what_failed_in_this_very_turn_waits_like_any_other_failure():
+    """The daemon records deaths after the turn began whose time it plans with; that is no jump of a clock."""
+    assert after(Ending.CRASHED, 1, -0.01) == after(Ending.CRASHED, 1, -5) == []
 
 
 def test_redo_owes_the_work_anew_with_all_its_attempts():

@@ -18,14 +18,14 @@ import psutil
 import pytest
 import torch
 
-from sounding.config import Settings, load_config
+from sounding.config import Settings, cores, load_config
 from sounding.records import SoundingError
 from sounding.running.background import start, stop
 from sounding.running.lock import LOCK, Holder, Lock, holder
 from sounding.running.machine import Machine, born, this_machine
 from sounding.running.status import read_status
 
-CONFIG = '[[stores]]\npath = "runs"\npattern = "{run}/ckpt_{step}.pt"\n[daemon]\nscan_seconds = 0.5\nnice = 0\n'
+CONFIG = '[[stores]]\npath = "runs"\npattern = "{run}/ckpt_{step}.pt"\n[daemon]\nscan_seconds = 0.5\nworkers = 2\n'
 HOLD = """
 import signal, sys
 from pathlib import Path
@@ -36,6 +36,7 @@ with Lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
+APPETITE = Path(__file__).parent / "appetite"
 AWAY = Machine("node9", "another boot", lambda pid: "7")
 
 
@@ -133,11 +134,27 @@ def test_a_daemon_that_does_not_end_in_time_is_named(settings: Settings):
 
 
 def sounding(*arguments: str, cwd: Path, code: int = 0) -> str:
+    """Run a command as a user does, whose environment says nothing of threads, with a plugin of this test's own."""
+    path = os.pathsep.join(filter(None, (str(APPETITE), os.environ.get("PYTHONPATH"))))
+    environment = {name: value for name, value in os.environ.items() if "_NUM_THREADS" not in name}
     ended = subprocess.run(
-        [sys.executable, "-m", "sounding_cli", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "sounding_cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**environment, "PYTHONPATH": path},
     )
     assert ended.returncode == code, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
+
+
+def assert_modest(rows: list[dict[str, object]]) -> None:
+    """Two workers, with nothing said of threads: together no more than the cores, and after everybody else."""
+    taken = {row["metric"]: float(str(row["value"])) for row in rows}
+    assert 2 * taken["torch_threads"] <= max(2, cores())
+    assert 2 * taken["numpy_threads"] <= max(2, cores())
+    assert taken["niceness"] == min(19, os.nice(0) + 10)
 
 
 def test_a_life_in_the_background(settings: Settings):
@@ -159,6 +176,7 @@ def test_a_life_in_the_background(settings: Settings):
         while "measured a @ 7" not in (log := sounding("logs", cwd=home)):
             assert time.monotonic() < give_up, log
         assert f"watches {home / 'runs'}" in log
+        assert_modest(json.loads(sounding("query", "SELECT metric, value FROM readings", "--json", cwd=home)))
         assert f"pid {known.pid} on {known.host} stopped" in sounding("stop", cwd=home)
     finally:
         for process in family:

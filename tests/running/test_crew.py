@@ -10,6 +10,8 @@ from running.shop import NORM, Shop
 from sounding.records import Ending
 from sounding.running.crew import publish_marks
 from sounding.running.dispatch import Death
+from sounding.running.postponed import Postponed
+from sounding.running.worker import Answer, NotNow
 
 
 @pytest.fixture
@@ -40,3 +42,22 @@ def test_the_death_of_a_worker_is_a_failure_and_keeps_what_was_excused_before(sh
     (ended,) = shop.outcomes()
     assert (ended.attempt, ended.failures, ended.mishaps) == (4, 1, 3)
     assert shop.leftovers() == []
+
+
+def test_a_job_for_which_a_device_has_no_room_is_left_for_a_while_and_counts_as_no_attempt(shop: Shop):
+    task = task_on(shop.known, NORM)
+    postponed = Postponed()
+    shop.begin(1, task)
+    shop.child.ends = [Answer(NotNow("cuda has 1.0 GiB free"))]
+    (finished,) = shop.crew.poll(0.0)
+    assert (finished.job.tasks, finished.results, finished.postponed) == ((task,), (), "cuda has 1.0 GiB free")
+    assert (shop.leftovers(), shop.outcomes(), list(shop.crew.jobs())) == ([], [], [])
+    postponed.take(finished, 100.0)
+    assert postponed.reason == "cuda has 1.0 GiB free"
+    assert postponed.keys(129.9) == {task.key}
+    assert postponed.keys(130.0) == frozenset()
+    shop.begin(2, task)
+    shop.finish(task, 2)
+    (finished,) = shop.crew.poll(131.0)
+    postponed.take(finished, 131.0)
+    assert (postponed.reason, postponed.keys(131.0)) == ("", frozenset())

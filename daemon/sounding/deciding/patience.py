@@ -7,6 +7,7 @@ from sounding.records import BLAMELESS, SETTLED, Ending, Outcome
 
 _MISHAP_PATIENCE = 5  # what nobody is to blame for is borne this many times as often as failures
 _LONGEST_DELAY = timedelta(hours=1)
+_TURN = timedelta(minutes=1)  # an outcome recorded in a turn is a little younger than the turn's own time
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,9 @@ class Patience:
     def due(self, outcome: Outcome, now: datetime) -> bool:
         """Whether the delay after a failed attempt has passed; it doubles with every attempt of its kind.
 
-        An outcome from the future means that a clock jumped: it is due.
+        An outcome from the far future means that a clock jumped: it is due.
         """
-        if outcome.ending is Ending.INTERRUPTED or outcome.recorded_at > now:
+        if outcome.ending is Ending.INTERRUPTED or outcome.recorded_at > now + _TURN:
             return True
         count = outcome.mishaps if outcome.ending in BLAMELESS else outcome.failures
         delay: timedelta = min(self.retry * 2 ** min(count - 1, 20), _LONGEST_DELAY)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sounding.batch import Batch
+from sounding.measuring.devices import what_would_fit
 from sounding.numbers import accumulating
 from sounding.passes.model import Model
 from sounding.plugin import Accumulator
@@ -51,8 +52,7 @@ def traverse(
         except _OutOfMemory as error:
             if error.size == 1:
                 raise SoundingError(
-                    f"not one example fits into the memory of {model.device} ({error}); "
-                    "measure on a larger device, or give the probe shorter examples."
+                    f"not one example fits into the memory of {model.device} ({error}); {what_would_fit(model.device)}."
                 ) from error
             at_most = error.size // 2
         if model.device.type == "cuda":

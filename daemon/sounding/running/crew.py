@@ -16,7 +16,7 @@ from sounding.records import Checkpoint, Ending, Job, PluginSheet, RecipeSheet, 
 from sounding.running.dispatch import Child, Death, Limits
 from sounding.running.holding import patience, release
 from sounding.running.outbox import Finished, Outbox, publish_marks
-from sounding.running.worker import Answer, Call
+from sounding.running.worker import Answer, Call, NotNow
 from sounding.stamps import change_of
 
 _FALSE_STARTS = 3
@@ -135,6 +135,9 @@ class Crew:
         elif isinstance(ended, Answer) and ended.refused:
             self.outbox.discard(work)
             self._refused = OSError(ended.refused, ended.error)
+        elif isinstance(ended, Answer) and isinstance(ended.value, NotNow):
+            self.outbox.discard(work)
+            yield Finished(work, (), postponed=ended.value.reason)
         else:
             apart = self._end(work, since, ended)
             if apart is not None:

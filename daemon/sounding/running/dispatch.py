@@ -8,9 +8,12 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.forkserver import ensure_running
 from typing import Any
 
 from sounding.records import Ending, SoundingError
@@ -21,6 +24,7 @@ from sounding.running.worker import Answer, Call, serve
 _PRELOAD = ("torch", "sounding.measuring.measure")
 _RECYCLE_AFTER = 200  # calls; memory creeps in long-lived processes
 _JOIN_SECONDS = 5.0
+_POOLS = ("OMP", "OPENBLAS", "MKL", "VECLIB", "NUMEXPR")  # libraries that count the cores for themselves as they load
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,11 @@ class Child:
         if self.alive and self._connection is not None and not self._connection.poll():
             return
         self.stop()
+        forkserver = context()
+        with _pools_of(self.threads):
+            ensure_running()
         ours, theirs = multiprocessing.Pipe()
-        process = context().Process(
+        process = forkserver.Process(
             target=serve,
             args=(theirs, self.nice, self.threads, self.without),
             name=f"sounding {self.name}",
@@ -174,6 +181,25 @@ def call_and_wait(child: Child, target: str, arguments: tuple[Any, ...], limits:
             return ended.value
         if child.connection is not None:
             child.connection.poll(0.05)
+
+
+@contextmanager
+def _pools_of(threads: int) -> Iterator[None]:
+    """Tell the forkserver, should it start in this block, how many threads the pools of its libraries may have.
+
+    They count the cores once, as they are loaded: what a child says later is heard by torch alone, and numpy would
+    take every core in every worker.
+    """
+    names = [f"{pool}_NUM_THREADS" for pool in _POOLS]
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _kill_group(pid: int | None) -> None:

@@ -142,6 +142,7 @@ class Foreman:
             passes=self.settings.passes,
             models=store.models,
             device=self.settings.daemon.device,
+            headroom=self.settings.daemon.gpu_headroom,
             run_input=self.wholes.input(run, choice.tasks, self.plans[run].readable) if choice.of_run else None,
             hold=self._hold(seq) if self._may_vanish(store, run) and not choice.of_run else None,
         )

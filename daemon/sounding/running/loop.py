@@ -22,6 +22,7 @@ from sounding.running.foreman import Foreman
 from sounding.running.journal import Journal
 from sounding.running.lock import Lock
 from sounding.running.narrate import say_finished
+from sounding.running.postponed import Postponed
 from sounding.seeing.lookout import Lookout
 from sounding.seeing.watch import Bell, Watch
 
@@ -50,6 +51,7 @@ class Daemon:
     clerk: Clerk
     busy_at: float = 0.0  # monotonic time of the last turn in which anything happened
     disk: Disk = field(init=False)
+    postponed: Postponed = field(default_factory=Postponed)
     _troubles: dict[str, str] = field(default_factory=dict)  # what a person should know now, by where it came from
     _touched: set[str] = field(default_factory=set)  # directories that events named
     _next_look: float = 0.0
@@ -159,6 +161,8 @@ class Daemon:
             if not isinstance(ended, Surveyed):
                 self._refresh()
                 self.foreman.take_finished(ended)
+                self.postponed.take(ended, now)
+                self._tell("device", self.postponed.reason)
                 say_finished(ended)
                 continue
             run = self.foreman.take_survey(ended, now)
@@ -188,7 +192,9 @@ class Daemon:
             if survey is not None:
                 self.crew.begin_survey(child, survey, now)
                 continue
-            running = frozenset(task.key for job, _ in self.crew.jobs() for task in job.tasks)
+            running = frozenset(task.key for job, _ in self.crew.jobs() for task in job.tasks) | self.postponed.keys(
+                now
+            )
             choice = self.foreman.next_choice(running)
             if choice is None:
                 return

@@ -24,6 +24,7 @@ class Finished:
     job: Job
     results: tuple[TaskResult, ...]
     suspects: bool = False  # a worker died under several tasks: nothing is published, each is to be run alone
+    postponed: str = ""  # what the job waits for that was not begun: nothing is published, no attempt is counted
 
 
 @dataclass(frozen=True, slots=True)

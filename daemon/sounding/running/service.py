@@ -67,7 +67,7 @@ def running(
     with Lock(settings.results) as lock, life(), contextlib.ExitStack() as stack:
         publish_marks(results)
         results.sweep(lambda name: False)  # the lock is ours: whoever wrote there is gone
-        examiner = Examiner(Child("examiner", settings.daemon.nice))
+        examiner = Examiner(Child("examiner", settings.daemon.nice, settings.threads))
         stack.callback(examiner.child.stop)
         epoch = uuid.uuid4().hex[:8]
         ledger = Ledger(results)

@@ -52,11 +52,20 @@ class Answer:
     refused: int = 0  # error number of the disk that refused to take the results
 
 
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """A job that was not begun, and what it waits for: nobody's failure, and no attempt."""
+
+    reason: str
+
+
 def serve(connection: Connection, nice: int, threads: int, without: tuple[str, ...]) -> None:
     """Answer calls until the pipe closes; the entry point of every child."""
     _become_killable(nice)
     os.environ[WITHOUT] = ",".join(without)
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_interop_threads(1)
     while True:
         try:
             call = connection.recv()
@@ -67,19 +76,26 @@ def serve(connection: Connection, nice: int, threads: int, without: tuple[str, .
         connection.send(_answer(call))
 
 
-def perform(job: Job, temporary: str, sheets: dict[str, PluginSheet]) -> tuple[TaskResult, ...]:
+def perform(job: Job, temporary: str, sheets: dict[str, PluginSheet]) -> tuple[TaskResult, ...] | NotNow:
     """Measure a job and write its one file of results to `temporary`; returns what came of each task, without findings.
 
-    No file is written when the checkpoint changed under the job or when it has no task.
+    No file is written when the checkpoint changed under the job, when it has no task, or when it was not begun.
     """
     from sounding.keeping.results import write_rows
     from sounding.keeping.rows import result_rows
-    from sounding.measuring.devices import choose_device
+    from sounding.measuring.devices import NoRoom, choose_device, explained, release
     from sounding.measuring.measure import measure
 
-    job = replace(job, device=choose_device(job.device, job.checkpoint.size_bytes))
+    # Without a model nothing is computed on a device, and a GPU is not even looked at.
+    wanted = job.device if any(sheets[task.key.plugin].needs_recipe for task in job.tasks) else "cpu"
+    size = sum(checkpoint.size_bytes for checkpoint in (job.checkpoint, *job.others))
+    try:
+        job = replace(job, device=choose_device(wanted, size, job.headroom))
+    except NoRoom as error:
+        return NotNow(str(error))
     with Gauge() as gauge, held(job, only_weights=job.hold is not None and _reads_only_weights(job)) as held_job:
-        results = told_of_originals(held_job, measure(held_job))
+        results = [explained(result, job.device) for result in told_of_originals(held_job, measure(held_job))]
+    release(job.device)
     now, peak = datetime.now(UTC), gauge.peak_bytes
     rows = [row for result in results for row in result_rows(job, result, sheets[result.task.key.plugin], now, peak)]
     try:
