@@ -23,6 +23,7 @@ if sys.platform == "linux":
 
 _FICLONE = 0x40049409  # of <linux/fs.h>
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+_TOO_LATE = "no copy of it was made in time"
 _SLOWEST = 20e6  # bytes per second that copying is expected to take at least
 
 
@@ -47,10 +48,11 @@ def held(job: Job, *, only_weights: bool) -> Iterator[Job]:
 
 def told_of_originals(job: Job, results: Sequence[TaskResult]) -> list[TaskResult]:
     """The results, with reasons that name the checkpoints and not their copies."""
-    names = {each.path: copy.path for each in job.sources if (copy := job.copies.get(each.checkpoint_id, Copy())).path}
     told = list(results)
-    for original, copy in names.items():
-        told = [replace(each, reason=each.reason.replace(copy, original)) for each in told]
+    for checkpoint in job.sources:
+        read = job.copies.get(checkpoint.checkpoint_id, Copy()).path
+        if read:
+            told = [replace(each, reason=each.reason.replace(read, checkpoint.path)) for each in told]
     return told
 
 
@@ -81,7 +83,7 @@ def _copy(checkpoint: Checkpoint, place: Path, hold: Hold, only_weights: bool) -
     target = place / Path(checkpoint.path).name  # formats are told by names, too
     early = change_of(checkpoint.path, checkpoint.stamp)
     if early is not None:
-        return Copy(reason="no copy of it could be made in time", is_lost=True)
+        return Copy(reason=_TOO_LATE, is_lost=True)
     try:
         _fill(Path(checkpoint.path), target, files, hold)
     except _NoRoomError as refusal:
@@ -93,7 +95,7 @@ def _copy(checkpoint: Checkpoint, place: Path, hold: Hold, only_weights: bool) -
     except ImpossibleError as error:  # it has just become one
         return Copy(reason=f"{checkpoint.path} could not be copied: {error}", is_lost=True)
     if change_of(checkpoint.path, checkpoint.stamp) is not None:
-        return Copy(reason="while a copy of it was made", is_lost=True)
+        return Copy(reason=_TOO_LATE, is_lost=True)
     return Copy(str(target), only_weights=len(files) < len(checkpoint.stamp))
 
 
