@@ -82,7 +82,7 @@ def weight_spectrum(
     smallest: int = 16,
     full_up_to: int = 4096,
     top: int = 256,
-    gigaflops: float = 20_000.0,
+    gigaflops: float = 2_000.0,
 ) -> Iterator[Finding]:
     """Spectrum of every weight matrix with at least `smallest` rows and columns; needs neither model code nor data.
 
