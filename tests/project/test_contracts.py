@@ -15,10 +15,10 @@ CONTRACTS = {
     ]
 }
 WORKER_SIDE_MODULES = {
-    "batch", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds", "spectra",
-    "testing", "trial",
+    "batch", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds", "sketch",
+    "spectra", "testing", "trial",
 }  # fmt: skip
-PUBLIC_MODULES = {"plugin", "records", "passes", "numbers", "spectra", "fitting"}
+PUBLIC_MODULES = {"plugin", "records", "passes", "numbers", "sketch", "spectra", "fitting"}
 PARENTS = (
     "sounding",
     "sounding.running.service",
