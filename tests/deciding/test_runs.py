@@ -336,10 +336,11 @@ def test_doing_the_plan_leaves_an_empty_plan_and_nothing_is_done_twice(happening
         ([0, 0, 0, 0], 60),  # all there before the daemon came
         ([0, 10, 20], 60),
         ([0, 600, 1200], 1200),
-        ([0, 9000, 9600, 10200, 10800], 1200),  # only the last pauses count
-        ([0, 0, 600, 700], 1200),
+        ([0, 900, 1800, 3000, 3100, 3200], 200),  # only the last pauses count
+        ([0, 600, 100_000, 100_600], 1200),  # the job stood still for a day
+        ([0, 0, 0, 100_000], 60),  # the daemon came late
     ],
 )
-def test_a_run_rests_when_nothing_came_for_twice_its_longest_recent_pause(seconds: list[int], rest: float):
+def test_a_run_rests_when_nothing_came_for_twice_its_usual_pause(seconds: list[int], rest: float):
     history = [checkpoint(step, first_seen=START + timedelta(seconds=s)) for step, s in enumerate(seconds)]
     assert rest_seconds(reversed(history), 60.0) == rest

@@ -14,8 +14,8 @@ from sounding.deciding.plan import RunView, Wanted, Wish, basis, digest_text
 from sounding.records import SETTLED, Checkpoint, Ending, Ground, Key, LogState, Outcome, PluginSheet, Subject
 
 ENOUGH = 10  # inputs; with fewer, every single one would be growth by a tenth
-_GAPS = 3  # the last distances between checkpoints that tell how long a run may pause
-_PATIENT = 2  # times the longest of them
+_GAPS = 3  # the last pauses between checkpoints, whose middle one tells how long a run may pause
+_PATIENT = 2  # times that
 
 Series: TypeAlias = tuple[str, int, str, str, str]  # plugin, version, options hash, basis, model
 
@@ -51,6 +51,19 @@ def stock(outcomes: Iterable[Outcome], settings: Mapping[str, tuple[int, str]], 
         if each.ending is Ending.OK and each.key.basis == bases[each.key.plugin, each.subject.model].key.basis
     )
     return Stock(tuple(current), latest, log or LogState())
+
+
+def newest_horizons(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """These outcomes, less those over runs that a later one over the same run has replaced."""
+    latest: dict[tuple[Series, str, str], Outcome] = {}
+    for outcome in outcomes:
+        if outcome.subject.over not in ("run", "group"):
+            yield outcome
+            continue
+        place = (_series(outcome.key, outcome.subject.model), outcome.subject.store, outcome.subject.run)
+        if place not in latest or latest[place].seq < outcome.seq:
+            latest[place] = outcome
+    yield from latest.values()
 
 
 def grounds(of: Stock) -> tuple[Ground, ...]:
@@ -92,12 +105,13 @@ def wanted_of_run(
 def rest_seconds(history: Iterable[Checkpoint], least: float) -> float:
     """How long nothing must have come before a run is taken to rest: `least`, and longer for one that pauses longer.
 
-    The pauses are those between its last checkpoints, as the daemon saw them come; checkpoints that were there
-    before the daemon came at once and tell nothing.
+    The pauses are those between its last checkpoints as the daemon saw them come. One long pause (of the job, or of
+    the daemon) tells nothing, nor do checkpoints that were there before the daemon: they came at once.
     """
     seen = sorted(checkpoint.first_seen for checkpoint in history)[-_GAPS - 1 :]
-    longest = max((later - earlier for earlier, later in pairwise(seen)), default=timedelta())
-    return max(least, _PATIENT * longest.total_seconds())
+    pauses = sorted(later - earlier for earlier, later in pairwise(seen))
+    usual = pauses[(len(pauses) - 1) // 2] if pauses else timedelta()
+    return max(least, _PATIENT * usual.total_seconds())
 
 
 @dataclass(frozen=True, slots=True)

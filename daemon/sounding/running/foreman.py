@@ -38,6 +38,7 @@ class Foreman:
     _resting: set[RunName] = field(default_factory=set)  # runs that have stopped growing
     _changed_at: dict[RunName, float] = field(default_factory=dict)
     _next_retry: float = 0.0
+    _logs_read: bool = True
 
     def __post_init__(self) -> None:
         self.wholes = Wholes(self.settings, self.ledger, self.wishes)
@@ -95,8 +96,9 @@ class Foreman:
             self.surveys.doubt(run)
         self._stale.add(run)
 
-    def replan(self, now: float, wall: datetime) -> None:
-        """Bring every plan up to date."""
+    def replan(self, now: float, wall: datetime, *, logs_read: bool = True) -> None:
+        """Bring every plan up to date; until `logs_read`, more is known to come of every run."""
+        self._logs_read = logs_read
         if self.waiting_tasks and now >= self._next_retry:
             self._next_retry = now + _RETRY_SECONDS
             self._stale |= {run for run, plan in self.plans.items() if any(o.waiting for o in plan.everything)}
@@ -170,7 +172,7 @@ class Foreman:
     def _come_to_rest(self, now: float) -> set[RunName]:
         """Runs that have just stopped growing, where something waits for that."""
         waiting = any(wish.schedule.last or wish.sheet.against == "last" for wish in self.wishes)
-        if not (waiting or self.wholes.any_wanted):
+        if not self._logs_read or not (waiting or self.wholes.any_wanted):
             return set()
         resting = {run for run in self.plans if not self._is_growing(run, now)}
         new, self._resting = resting - self._resting, resting
@@ -178,11 +180,13 @@ class Foreman:
 
     def _is_growing(self, run: RunName, now: float) -> bool:
         quiet = now - self._changed_at.get(run, now)
-        return not self.once and quiet < self.wholes.rests_after(run)
+        return not self._logs_read or (not self.once and quiet < self.wholes.rests_after(run))
 
     def _plan(self, store: Store, run: RunName, now: float, wall: datetime) -> RunPlan:
         view = self.lookout.view(run, growing=self._is_growing(run, now), models=tuple(store.models) or ("",))
         view = replace(view, networks=store.models)
+        if view.growing:
+            self._resting.discard(run)
         self._unsurveyed.discard(run)
         if view.readable and store.recipe is not None and any(wish.sheet.needs_recipe for wish in self.wishes):
             sheet = self.surveys.answer(store.recipe, Run(*run, self.ledger.run_attributes(run)))

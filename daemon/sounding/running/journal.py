@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
+from sounding.deciding.runs import newest_horizons
 from sounding.keeping.ledger import Ledger, RunName
 from sounding.keeping.requests import Redo
 from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
@@ -62,7 +63,7 @@ class Journal:
     def write_redo(self, redo: Redo, wall: datetime) -> None:
         """Turn a request into outcomes that owe the work anew."""
         seq = self.next_seq()
-        asked = [outcome for outcome in self.ledger.outcomes.values() if redo.matches(outcome)]
+        asked = [outcome for outcome in newest_horizons(self.ledger.outcomes.values()) if redo.matches(outcome)]
         reason = "asked for again"
         self._publish([outcome_row(Outcome(o.key, o.subject, Ending.REDO, reason, 0, seq, wall)) for o in asked], seq)
 

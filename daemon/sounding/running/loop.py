@@ -78,7 +78,7 @@ class Daemon:
             if not self.disk.may_begin(now):
                 return
             self._take_requests(wall)
-            self.foreman.replan(now, wall)
+            self.foreman.replan(now, wall, logs_read=self.clerk.is_content)
             self._dispatch(now)
             self._read_logs(now, looked)
             self._tidy(now, wall)
