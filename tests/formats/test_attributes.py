@@ -1,10 +1,12 @@
 import argparse
+import enum
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 import torch
+import yaml
 
 from sounding.formats import torch_zip
 from sounding.records import Attribute, Opaque, Sighting
@@ -70,11 +72,53 @@ def test_sources_that_do_not_exist_are_no_problem(tmp_path: Path):
     assert _find(tmp_path, "{run}/config.yaml", "checkpoint:args", tree={"model": {}}) == ({}, ())
 
 
+class Colour(enum.Enum):
+    """A setting that is one of a few."""
+
+    RED = "red"
+
+
+def test_what_yaml_dumps_of_python_objects_is_read_as_data(tmp_path: Path):
+    args = argparse.Namespace(
+        lr=0.1, out=PurePosixPath("runs"), betas=(0.9, 0.95), colour=Colour.RED, loss=json.dumps, name="a", none=None
+    )
+    (tmp_path / "args.yaml").write_text(yaml.dump(args))
+    found, problems = _find(tmp_path, "args.yaml")
+    assert problems == ()
+    assert found["lr"].number == 0.1
+    assert {key: item.text for key, item in found.items()} == {
+        "lr": "0.1", "out": "runs", "colour": "red", "loss": "json.dumps", "name": "a", "none": "null",
+    }  # fmt: skip
+
+
+def test_no_object_in_yaml_is_made(tmp_path: Path):
+    marker = tmp_path / "marker"
+    calls = (f"a: !!python/object/apply:os.system ['touch {marker}']",
+             f"a: !!python/object/new:subprocess.Popen [['touch', '{marker}']]",
+             f"a: !!python/object/apply:builtins.eval [\"open('{marker}', 'w')\"]")  # fmt: skip
+    for text in calls:
+        (tmp_path / "c.yaml").write_text(text)
+        _find(tmp_path, "c.yaml")
+        assert not marker.exists()
+    (tmp_path / "c.yaml").write_text("&a !!python/object:x.Y {self: *a}")
+    assert "recursive" in _find(tmp_path, "c.yaml")[1][0]
+
+
+def test_settings_of_a_job_of_hydra(tmp_path: Path):
+    (tmp_path / "a" / ".hydra").mkdir(parents=True)
+    (tmp_path / "a" / ".hydra" / "config.yaml").write_text("rate: 0.1\nmodel:\n  width: 20\ndoubled: ${rate}\n")
+    (tmp_path / "a" / ".hydra" / "overrides.yaml").write_text("- model.width=20\n")
+    found, problems = _find(tmp_path, "{run}/.hydra/config.yaml", "{run}/.hydra/overrides.yaml")
+    assert problems == ()
+    assert {key: item.text for key, item in found.items()} == {
+        "rate": "0.1", "model.width": "20", "doubled": "${rate}",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("c.yaml", b"a: [unclosed"),
-        ("c.yaml", b"!!python/object/apply:os.system ['true']"),
         ("c.yaml", b"\xff\xfe"),
         ("c.yaml", b"a: &a\n  x: 1\n" + b"\n".join(b"k%d: &k%d {a: *%s, b: *%s}" % (i, i, p, p) for i, p in
                                                  [(i, b"a" if i == 0 else b"k%d" % (i - 1)) for i in range(40)])),

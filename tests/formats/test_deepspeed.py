@@ -108,12 +108,11 @@ def test_ranks_of_two_saves_of_different_sizes_are_never_complete(tmp_path: Path
     assert _prove(directory).state is not State.COMPLETE
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(3000, marks=pytest.mark.soak)])
-def test_random_truncations_are_never_complete(tmp_path: Path, count: int):
+def test_random_truncations_are_never_complete(tmp_path: Path):
     directory, _, _ = deepspeed_layout.write(tmp_path, 30, 3, 2)
     files = {file: file.read_bytes() for file in directory.iterdir()}
     generator = random.Random(9)
-    for _ in range(count):
+    for _ in range(100):
         file = generator.choice(list(files))
         file.write_bytes(files[file][: generator.randrange(len(files[file]))])
         assert _prove(directory).state is State.PENDING

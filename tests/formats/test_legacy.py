@@ -77,11 +77,10 @@ def test_every_prefix_is_pending(tmp_path: Path):
     assert _prove(partial).state is State.BROKEN
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(3000, marks=pytest.mark.soak)])
-def test_random_truncations_are_never_complete(old: Path, count: int):
+def test_random_truncations_are_never_complete(old: Path):
     whole = old.read_bytes()
     generator = random.Random(4)
-    for _ in range(count):
+    for _ in range(300):
         old.write_bytes(whole[: generator.randrange(1, len(whole))])
         assert _prove(old).state is State.PENDING
 

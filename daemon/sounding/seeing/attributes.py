@@ -22,6 +22,24 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _Scalar = bool | int | float | str | None
 
 
+class _AsData(yaml.SafeLoader):
+    """Reads what Python objects were dumped as (a Namespace, a tuple, a path); makes none of them."""
+
+
+def _dumped(loader: _AsData, suffix: str, node: yaml.Node) -> object:
+    """A mapping for an object's attributes, its only argument for an object that is called into being."""
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        items = loader.construct_sequence(node, deep=True)
+        return items[0] if len(items) == 1 else items
+    assert isinstance(node, yaml.ScalarNode)
+    return loader.construct_scalar(node) or suffix.partition(":")[2]
+
+
+_AsData.add_multi_constructor("tag:yaml.org,2002:python/", _dumped)
+
+
 def find_attributes(
     sighting: Sighting, sources: Sequence[str], root: str, tree: object
 ) -> tuple[tuple[Attribute, ...], tuple[str, ...]]:
@@ -75,7 +93,7 @@ def _parsed(path: Path) -> object:
         text = file.read(_MOST_BYTES + 1).decode("utf-8")
     if path.suffix in (".yaml", ".yml"):
         try:
-            return yaml.safe_load(text)
+            return yaml.load(text, _AsData)
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if path.suffix == ".json":
