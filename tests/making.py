@@ -9,6 +9,7 @@ from typing import Any
 from sounding.config import Settings, load_config
 from sounding.deciding.patience import Patience
 from sounding.deciding.plan import RunView, Wish, checkpoint_identity
+from sounding.keeping.logbook import LogRows, write_logs
 from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
 from sounding.keeping.rows import Row
 from sounding.records import (
@@ -121,6 +122,24 @@ def publish(results: ResultsDirectory, rows: Iterable[Row], seq: int) -> str:
     temporary = results.tmp / tmp_name("test", seq)
     write_rows(temporary, [{**row, "seq": seq} for row in rows])
     return results.publish(temporary, seq)
+
+
+def publish_logs(
+    results: ResultsDirectory,
+    seq: int,
+    logged: Iterable[tuple[str, int, int, str, float]],
+    *,
+    source: str = "s",
+    run: str = "a",
+    first: int = 0,
+) -> str:
+    """Values of a log: file, attempt, updates, key and value of each, in the order logged from entry `first` on."""
+    rows = LogRows()
+    for entry, (file, attempt, updates, key, value) in enumerate(logged, first):
+        rows.add(("lab", run, source, file), attempt, updates, entry, [(key, value)])
+    temporary = results.tmp / tmp_name("test-logs", seq)
+    write_logs(temporary, rows, [], seq, START)
+    return results.logs.publish(temporary, seq)
 
 
 def results_in(path: Path) -> ResultsDirectory:

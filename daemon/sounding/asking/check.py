@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sounding.asking.check_logs import check_logs
+from sounding.asking.problem import Problem
 from sounding.config import Settings, Store
 from sounding.deciding.plan import Wish
 from sounding.deciding.policy import wishes_of
@@ -19,16 +20,6 @@ from sounding.seeing.lookout import Lookout, Seen
 
 _SHOWN = 3  # names shown as examples
 _DEPTH = 3  # directories below a store that are searched for examples
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that was tried: where, what came of it, and what to do about it."""
-
-    severity: Literal["ok", "warning", "error"]
-    where: str
-    what: str
-    advice: str = ""
 
 
 def check(settings: Settings) -> list[Problem]:
@@ -53,10 +44,13 @@ def _check(settings: Settings, child: Child) -> Iterator[Problem]:
         yield Problem("error", "plugins", f"cannot be discovered: {error}")
         return
     yield from _plugins(settings, catalogue)
-    seen = look_at(Lookout(settings, Ledger(ResultsDirectory(settings.results)), Examiner(child)))
+    lookout = Lookout(settings, Ledger(ResultsDirectory(settings.results)), Examiner(child))
+    seen = look_at(lookout)
     for store in settings.stores:
+        yield from _network(store, lookout.mounts.network.get(store.name, ""))
         here = [each for each in seen.values() if each.sighting.store == store.name]
         yield from _store(store, here)
+        yield from check_logs(store, here, child)
         yield from _recipe(settings, store, here, wishes_of(catalogue, settings), child)
 
 
@@ -96,6 +90,13 @@ def _store(store: Store, here: list[Seen]) -> Iterator[Problem]:
             yield Problem("warning", seen.sighting.path, f"broken: {seen.verdict.reason}", "it will not be measured")
     yield from _networks(store, complete)
     yield from _attribute_problems(complete)
+
+
+def _network(store: Store, kind: str) -> Iterator[Problem]:
+    if kind:
+        copied = "read where they lie" if store.hold is False else "copied before they are read"
+        what = f"on a network file system ({kind}): scanned on a timer, without file events; checkpoints are {copied}"
+        yield Problem("ok", f"store {store.name}", what)
 
 
 def _networks(store: Store, complete: list[Seen]) -> Iterator[Problem]:

@@ -118,6 +118,13 @@ def read_logs(
     return LogsRead(tuple(reached))
 
 
+def preview(log: LogFile, at_once: int = AT_ONCE) -> tuple[tuple[str, ...], str]:
+    """The keys at the beginning of a log, and what is wrong with it."""
+    found = _Found({}, at_once)
+    reached = _read_on(log, Place(), found)
+    return tuple(sorted(set(found.rows.keys))), reached.problem
+
+
 def _read_on(log: LogFile, place: Place, found: _Found) -> Reached:
     before, problem, finished = len(found.rows), "", True
     try:

@@ -1,0 +1,48 @@
+"""What `check` says of a store's training logs: what each setting finds, and which keys are in it."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from sounding.asking.problem import Problem
+from sounding.config import Store
+from sounding.log_setting import LogSetting
+from sounding.logs.finding import Finder
+from sounding.logs.reading import LogFile
+from sounding.records import SoundingError
+from sounding.running.clerk import READ, last_written
+from sounding.running.dispatch import Child, call_and_wait
+from sounding.seeing.lookout import Seen
+
+_LOOKED_INTO = 3  # logs of one setting, those last written
+_SHOWN = 12  # keys
+
+
+def check_logs(store: Store, here: Sequence[Seen], child: Child) -> Iterator[Problem]:
+    """A line for each setting of `logs`, and one for each log that cannot be read."""
+    finder, now, newest = Finder(store), time.monotonic(), last_written(here)
+    runs = sorted({seen.sighting.run for seen in here})
+    found = [each for run in runs for each in finder.find(run, newest.get((store.name, run)), now)]
+    for setting in store.logs:
+        mine = [each for each in found if each.log.source == setting.text]
+        mine.sort(key=lambda each: each.stat[2])
+        yield from _setting(store, setting, [each.log for each in mine], child)
+
+
+def _setting(store: Store, setting: LogSetting, logs: Sequence[LogFile], child: Child) -> Iterator[Problem]:
+    where = f"store {store.name}: logs"
+    if not logs:
+        advice = "it is read when there is one; otherwise correct it"
+        yield Problem("warning", where, f"nothing matches {setting.text!r} in any run", advice)
+        return
+    keys: set[str] = set()
+    for log in logs[-_LOOKED_INTO:]:
+        try:
+            seen, problem = call_and_wait(child, "sounding.logs.reading:preview", (log,), READ)
+        except SoundingError as error:
+            seen, problem = (), f"{log.path}: could not be read: {error}"
+        keys.update(seen)
+        if problem:
+            yield Problem("warning", where, problem, f"correct {setting.text!r}, or leave it out")
+    runs = len({log.run for log in logs})
+    shown = ", ".join(sorted(keys)[:_SHOWN]) + (" …" if len(keys) > _SHOWN else "")
+    yield Problem("ok", where, f"{setting.text!r}: {len(logs)} logs of {runs} runs, with {shown or 'no values yet'}")
