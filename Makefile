@@ -26,7 +26,7 @@ demo: $(STAMP) ## train a small network and measure it while it trains
 	$(BIN)/sounding demo
 
 test: $(STAMP) ## run the tests (no network, no GPU, under 8 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP) ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

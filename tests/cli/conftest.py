@@ -15,7 +15,7 @@ def empty_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.delenv("SOUNDING_CONFIG", raising=False)
     (tmp_path / "runs").mkdir()
     (tmp_path / "sounding.toml").write_text(CONFIG, encoding="utf-8")
-    return Lab(tmp_path, monkeypatch)
+    return Lab(tmp_path)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-from typer.testing import CliRunner, Result
+from commands import invoke
+from typer.testing import Result
 
 from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
 from sounding.keeping.rows import attribute_row, result_rows, verdict_row
@@ -54,7 +54,6 @@ class Lab:
     """A directory with a configuration and results, and a way to run commands in it."""
 
     path: Path
-    monkeypatch: pytest.MonkeyPatch
     seq: int = 0
 
     @property
@@ -67,11 +66,7 @@ class Lab:
         return result.stdout
 
     def outcome(self, *arguments: str, stdin: str | None = None) -> Result:
-        from sounding_cli.app import app
-
-        self.monkeypatch.chdir(self.path)
-        self.monkeypatch.setenv("COLUMNS", "100")
-        return CliRunner().invoke(app, list(arguments), input=stdin, prog_name="sounding")
+        return invoke(self.path, *arguments, stdin=stdin)
 
     def error(self, *arguments: str, code: int = 1) -> str:
         result = self.outcome(*arguments)

@@ -47,7 +47,7 @@ def test_init_takes_a_recipe_that_lies_there(bare: Lab) -> None:
 
 
 def test_init_never_writes_into_the_directory_that_will_be_watched(bare: Lab) -> None:
-    inside = Lab(bare.path / "runs", bare.monkeypatch)
+    inside = Lab(bare.path / "runs")
     assert "nothing is ever written" in inside.error("init", ".")
     assert not (bare.path / "runs" / "sounding.toml").exists()
 

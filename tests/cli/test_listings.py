@@ -67,7 +67,7 @@ def test_metrics_counts_readings_and_keeps_units_and_meanings(lab: Lab) -> None:
 def test_metrics_without_a_configuration_lists_what_could_be_measured(
     lab: Lab, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    elsewhere = Lab(tmp_path_factory.mktemp("elsewhere"), lab.monkeypatch)
+    elsewhere = Lab(tmp_path_factory.mktemp("elsewhere"))
     assert [(row["name"], row["readings"]) for row in elsewhere.json("metrics")] == [
         ("loss.loss", 0),
         ("weight_norm.frobenius", 0),

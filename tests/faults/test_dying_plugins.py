@@ -1,16 +1,19 @@
 """A plugin that dies costs only itself, and everybody is told why."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import invoke
 from end_to_end.lab import CONFIG, Lab
 
+from sounding.config import load_config
+from sounding.running.service import watch
+
 HOSTILE = Path(__file__).parent / "hostile"
-LIMITS = """attempts = 1
+LIMITS = """workers = 2
+attempts = 1
 deadline_seconds = 5.0
 memory_limit_mb = 900
 """
@@ -19,20 +22,31 @@ WRONG_OPTION = """
 top_k = "three"
 """
 GOOD = {"weight_norm", "weight_change", "loss", "gradient_norm"}
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HOSTILE)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> Iterator[None]:
+    """The hostile plugins, for this process and its children."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HOSTILE))
+        yield
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory) -> Lab:
+def lab(tmp_path_factory, installed) -> Lab:
     lab = Lab.at(tmp_path_factory.mktemp("hostile"), CONFIG + LIMITS + WRONG_OPTION)
-    assert lab.train("a", 4, 2).wait(60) == 0
-    assert sounding(lab, "watch", "--once").returncode == 0
+    lab.train_here("a", 4, 2)
+    watch(load_config(lab.config), once=True)
     return lab
 
 
-def sounding(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).parent / "sounding"), "--config", str(lab.config), *arguments]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False)
+@pytest.fixture(scope="module")
+def refused(lab) -> dict[str, str]:
+    """Why what cannot be used is refused, by name."""
+    listed = json.loads(invoke(lab.path, "plugins", "--json").stdout)["refused"]
+    reasons = {(entry["name"], entry["reason"]) for entry in listed}
+    assert len(dict(reasons)) == len(reasons), "told twice, in different words"
+    return dict(reasons)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +80,8 @@ def test_all_others_have_their_readings(lab):
         ("hostile_mortal", "ended the process"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_a_reason(lab, name, words):
-    listed = json.loads(sounding(lab, "plugins", "--json").stdout)["refused"]
-    (reason,) = {entry["reason"] for entry in listed if entry["name"] == name}
-    assert words in reason
+def test_what_cannot_be_used_is_refused_with_a_reason(refused, name, words):
+    assert words in refused[name]
 
 
 def test_nothing_is_left_behind(lab):
@@ -86,7 +98,7 @@ def test_a_checkpoint_that_changes_while_it_is_read_gives_no_number(lab, tmp_pat
     (victim.path / "runs" / "a").mkdir()
     source = lab.path / "runs" / "a" / "ckpt_4.pt"
     (victim.path / "runs" / "a" / source.name).write_bytes(source.read_bytes())
-    assert sounding(victim, "watch", "--once").returncode == 0
+    watch(load_config(victim.config), once=True)
     statuses = {str(status) for (status,) in victim.sql("SELECT status FROM outcomes_all WHERE attempt = 1")}
     assert statuses == {ending}
     assert victim.sql("SELECT count(*) FROM readings_all") == [(0,)]
