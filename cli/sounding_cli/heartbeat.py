@@ -81,6 +81,13 @@ def drawn(account: Account) -> RenderableType:
         lines += [_line("", text) for text in running_texts(status, account.now)] if account.alive else []
         lines += [_line("refused", refusal, "yellow") for refusal in status.refusals]
         lines += [_line("note", status.message, "yellow")] if status.message else []
+        lines += [
+            _line(
+                "scanned", f"{store.name} on a network file system ({store.scanned}): on a timer, without file events"
+            )
+            for store in status.stores
+            if store.scanned
+        ]
         if status.stores:
             parts = [Text(), table_of(_store_rows(status), _columns(status))]
     if account.nearly_full:

@@ -208,7 +208,8 @@ def test_a_deleted_checkpoint_that_was_not_measured_is_gone(past: Past):
     Path(known.path).unlink()
     assert past.story(known) == ("gone", "deleted before it was measured")
     past.ended(known, Ending.GONE, "deleted while it was read")
-    assert past.story(known)[0] == "gone", "it will not be tried again"
+    words = "deleted before it was measured; attempt 1 ended gone: deleted while it was read"
+    assert past.story(known) == ("gone", words), "it will not be tried again"
     (told,) = past.ask(known.path)
     assert told.reason == "all tensors are there; deleted"
 

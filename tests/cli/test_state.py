@@ -64,6 +64,14 @@ def test_status_with_a_live_daemon_shows_stores_owed_running_and_failed(beating:
     assert text.splitlines()[-1].split() == ["runs", "2", "5", "1", "0", "0"]
 
 
+def test_status_says_which_stores_are_scanned_only(lab: Lab) -> None:
+    stores = (StoreStatus("runs", "/lab/runs"), StoreStatus("far", "/net/runs", scanned="nfs4"))
+    write_status(lab.results, replace(busy(), stores=stores))
+    (line,) = [line for line in lab.run("status").splitlines() if line.startswith("scanned")]
+    assert " ".join(line.split()) == "scanned far on a network file system (nfs4): on a timer, without file events"
+    assert [store["scanned"] for store in json.loads(lab.run("status", "--json"))["daemon"]["stores"]] == ["", "nfs4"]
+
+
 def test_status_before_any_daemon(empty_lab: Lab) -> None:
     assert "none has run here yet; `sounding start` starts one" in empty_lab.run("status")
     assert not empty_lab.results.exists()

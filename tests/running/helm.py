@@ -12,7 +12,7 @@ from seeing.post import QUIET_CONFIG, Post
 
 from sounding.keeping.rows import read_outcome
 from sounding.logs.reading import LogsRead
-from sounding.records import Catalogue, Ending, Job, Outcome, Reading, TaskResult
+from sounding.records import Catalogue, Ending, Job, Outcome, Reading, SoundingError, TaskResult
 from sounding.running import worker
 from sounding.running.clerk import Clerk
 from sounding.running.crew import Crew
@@ -60,9 +60,13 @@ class Helm:
         self.worker.measured = []
         # The real ones import torch, which takes seconds.
         patch.setitem(sys.modules, "sounding.measuring.measure", SimpleNamespace(measure=self.worker.measure))
-        patch.setitem(
-            sys.modules, "sounding.measuring.devices", SimpleNamespace(choose_device=lambda device, size: device)
+        devices = SimpleNamespace(
+            NoRoom=SoundingError,
+            choose_device=lambda device, *rest: device,
+            explained=lambda result, device: result,
+            release=lambda device: None,
         )
+        patch.setitem(sys.modules, "sounding.measuring.devices", devices)
         self.now = 1000.0
         self.start()
 

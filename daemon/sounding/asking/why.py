@@ -109,7 +109,7 @@ class _Teller:
         if unwanted:
             return TaskStory(sheet.name, "not wanted", unwanted)
         if absence:
-            return TaskStory(sheet.name, "gone", f"{absence} before it was measured")
+            return TaskStory(sheet.name, "gone", f"{absence} before it was measured{_attempted(newest)}")
         if newest is not None:
             return self._told_by(newest, sheet)
         if outcomes:
@@ -169,6 +169,12 @@ class _Teller:
         problems = () if status is None else status.recipe_problems
         told = next((problem.removeprefix(start) for problem in problems if problem.startswith(start)), "")
         return f"the recipe cannot be used: {told}" if told else ""
+
+
+def _attempted(newest: Outcome | None) -> str:
+    if newest is None or newest.ending is Ending.REDO:
+        return ""
+    return f"; attempt {newest.attempt} ended {newest.ending}: {newest.reason}"
 
 
 def _absence(path: Path, recorded: Stamp) -> str:

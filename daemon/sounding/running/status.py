@@ -25,6 +25,7 @@ class StoreStatus:
     abandoned: int = 0
     broken: int = 0
     problem: str = ""
+    scanned: str = ""  # kind of the network file system, of which no events tell what other hosts write
 
 
 @dataclass(frozen=True, slots=True)

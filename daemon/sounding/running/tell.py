@@ -50,4 +50,5 @@ def _store(daemon: Daemon, name: str, path: str) -> StoreStatus:
         states[State.ABANDONED],
         states[State.BROKEN],
         daemon.lookout.problems.get(name, ""),
+        daemon.lookout.mounts.network.get(name, ""),
     )
