@@ -43,11 +43,12 @@ def status(
 def why(
     ctx: typer.Context,
     checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="A path, the first letters of a checkpoint's id, or RUN@STEP.")
+        str,
+        typer.Argument(metavar="CHECKPOINT", help="A path, the first letters of a checkpoint's id, RUN@STEP, or RUN."),
     ],
     as_json: Json = False,
 ) -> None:
-    """Say what is believed of a checkpoint, and why each plugin has or has not measured it."""
+    """Say what is believed of a checkpoint, and why each plugin has or has not measured it, or the run as a whole."""
     from sounding.asking.why import why as explain
 
     explanations = explain(place_of(ctx).settings(), checkpoint)
@@ -91,7 +92,10 @@ def redo(
 
 
 def _print_explanation(explanation: Any) -> None:
-    heading = f"{explanation.run} @ {'?' if explanation.step is None else explanation.step}"
+    of_run = explanation.verdict == "run"
+    heading = (
+        explanation.run if of_run else f"{explanation.run} @ {'?' if explanation.step is None else explanation.step}"
+    )
     out = console()
     out.print(Text.assemble((heading, "bold"), f"  {explanation.checkpoint_id or ''}"), soft_wrap=True)
     out.print(Text(f"{explanation.path}  (store {explanation.store})", style="dim"), soft_wrap=True)

@@ -8,8 +8,10 @@ from sounding.keeping.requests import Redo, request_redo
 from sounding.records import SoundingError
 
 _MATCHING = """
-    SELECT count(*) FROM outcomes
-    WHERE ($plugin IS NULL OR plugin = $plugin) AND ($run IS NULL OR run = $run) AND ($step IS NULL OR step = $step)
+    SELECT count(*) FROM (
+        SELECT * FROM outcomes QUALIFY "over" NOT IN ('run', 'group')
+            OR seq = max(seq) OVER (PARTITION BY plugin, version, options_hash, basis, store, run, model)
+    ) WHERE ($plugin IS NULL OR plugin = $plugin) AND ($run IS NULL OR run = $run) AND ($step IS NULL OR step = $step)
       AND starts_with(checkpoint_id, coalesce($checkpoint, ''))"""
 
 

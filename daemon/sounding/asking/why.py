@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sounding.asking.stories import Explanation, TaskStory
+from sounding.asking.why_run import explain_runs, is_over_run
 from sounding.config import Settings, Store
 from sounding.deciding.patience import given_up
 from sounding.deciding.policy import patience
@@ -27,31 +29,8 @@ from sounding.schedule import parse_schedule
 from sounding.stamps import stamp_of
 
 
-@dataclass(frozen=True, slots=True)
-class TaskStory:
-    """What became of one plugin on a checkpoint: done, skipped, owed, waiting, failed or not wanted."""
-
-    plugin: str
-    state: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """A checkpoint, or what might become one, and its stories."""
-
-    checkpoint_id: str
-    store: str
-    run: str
-    step: int | None
-    path: str
-    verdict: str
-    reason: str
-    tasks: tuple[TaskStory, ...]
-
-
 def why(settings: Settings, text: str) -> list[Explanation]:
-    """Explain every checkpoint that `text` names: a path, the beginning of an id, or RUN@STEP.
+    """Explain every checkpoint that `text` names (a path, the beginning of an id, or RUN@STEP), or the run it names.
 
     Raises SoundingError when it names none, saying what would.
     """
@@ -63,6 +42,7 @@ def why(settings: Settings, text: str) -> list[Explanation]:
     teller = _Teller(settings, ledger, catalogue)
     told = [teller.explain(checkpoint) for checkpoint in _complete(ledger, text)]
     told += [_unfinished(recorded) for recorded in _incomplete(ledger, text)]
+    told += explain_runs(settings, ledger, catalogue, text)
     if told:
         return told
     raise SoundingError(_unknown(settings, text))
@@ -92,6 +72,10 @@ class _Teller:
         )
 
     def _story(self, checkpoint: Checkpoint, sheet: PluginSheet, absence: str) -> TaskStory:
+        if is_over_run(sheet):
+            return TaskStory(
+                sheet.name, "of the run", f"it measures the run as a whole: `sounding why {checkpoint.run}`"
+            )
         outcomes = [
             outcome
             for key, outcome in self.ledger.outcomes.items()
@@ -220,7 +204,9 @@ def _unknown(settings: Settings, text: str) -> str:
     for store in settings.stores:
         if path.exists() and store.path in path.parents:
             return _unmatched(path, store)
-    return f"{text}: no checkpoint by that path, id or RUN@STEP is known; `sounding checkpoints` lists those that are."
+    return (
+        f"{text}: no checkpoint by that path, id or RUN@STEP is known; `sounding checkpoints` lists those that are."
+    )
 
 
 def _absolute(text: str) -> str:
