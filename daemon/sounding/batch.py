@@ -25,3 +25,14 @@ class Batch:
     losses: torch.Tensor
     weights: torch.Tensor
     gradients: Mapping[str, torch.Tensor | None] | None = None
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """The same value with every tensor in it on `device`."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: moved(each, device) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(moved(each, device) for each in value)
+    return value

@@ -1,5 +1,6 @@
 """Sums that stay right for large tensors, and the precision a device offers."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 CHUNK = 1 << 16  # elements: in float64 they stay in a core's cache, where summing is twice as fast as from memory
-_ROW = 512  # float32 products added up in float32: their sum is right to 1e-7, constant values included
+_PART = 512  # float32 products added up in float32: their sum is right to 1e-7, constant values included
 _FAINT = 1e-29  # mean square below which squares of float32 values begin to vanish
 
 
@@ -34,19 +35,36 @@ def sum_of_squares(tensor: torch.Tensor) -> float:
     return sum(float(torch.dot(chunk, chunk)) for chunk in chunks(tensor))
 
 
-@np.errstate(over="ignore", invalid="ignore")
 def inner(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
-    """x·y of two vectors of one type, in float64, or of float32 in short rows whose sums are added in float64.
+    """x·y of two vectors of one type: in float64, or of float32 in parts added in float64.
 
-    Converting float32 first would be exact, and twice as slow as reading the file. Rows of 512 are right to 1e-7 of
-    Σ|xy| (constants, the worst case, come within 6e-8); what overflows or vanishes in float32 is done
-    in float64 after all.
+    Converting float32 first would be exact, and twice as slow as reading the file. Parts of 512 products are right to
+    1e-7 of Σ|xy| (constants, the worst case, come within 6e-8); what overflows or vanishes in float32 is done in
+    float64 after all (numpy warns of an overflow unless told not to).
     """
     if x.dtype != np.float32:
         return float(np.dot(x, y))
-    whole = len(x) - len(x) % _ROW
-    rows = np.vecdot(x[:whole].reshape(-1, _ROW), y[:whole].reshape(-1, _ROW))
-    found = float(rows.sum(dtype=np.float64)) + float(np.vecdot(x[whole:], y[whole:]))
-    if abs(found) > _FAINT * len(x) and np.isfinite(found):
+    whole = len(x) - len(x) % _PART
+    found = float(np.vecdot(x[:whole].reshape(-1, _PART), y[:whole].reshape(-1, _PART)).sum(dtype=np.float64))
+    if whole < len(x):
+        found += float(np.dot(x[whole:], y[whole:]))
+    if _FAINT * len(x) < abs(found) < math.inf:
         return found
     return float(np.dot(x.astype(np.float64), y.astype(np.float64))) if x.any() and y.any() else 0.0
+
+
+def row_squares(matrix: NDArray[np.floating]) -> NDArray[np.float64]:
+    """The sum of squares of every row, as exact as `inner`."""
+    if matrix.dtype != np.float32:
+        return np.asarray(np.vecdot(matrix, matrix), dtype=np.float64)
+    rows, width = matrix.shape
+    whole = width - width % _PART
+    parts = matrix[:, :whole].reshape(rows, -1, _PART)
+    found = np.vecdot(parts, parts).sum(axis=1, dtype=np.float64)
+    if whole < width:
+        found += np.vecdot(matrix[:, whole:], matrix[:, whole:])
+    if not _FAINT * width < found.min() <= found.max() < math.inf:
+        doubtful = ~((found > _FAINT * width) & (found < math.inf))
+        exact = matrix[doubtful].astype(np.float64)
+        found[doubtful] = np.vecdot(exact, exact)
+    return np.asarray(found, dtype=np.float64)

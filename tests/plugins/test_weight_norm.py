@@ -1,7 +1,6 @@
 """Norms of weights against analytic values and naive float64 twins."""
 
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sounding import Reading, Skip
-from sounding.numbers import CHUNK, chunks, pieces, sum_of_squares
+from sounding.numbers import CHUNK, chunks, sum_of_squares
+from sounding.passes import layers_of, magnitudes
+from sounding.passes.spectral import largest_singular_value
 from sounding.testing import Trial
-from sounding_plugins.weight_norm import weight_norm
-
-module = sys.modules[weight_norm.function.__module__]
+from sounding_plugins.weight_norm import _spectral, weight_norm
 
 
 def values(findings: Any, metric: str):
@@ -29,7 +29,13 @@ def test_analytic_values(sounding_plugin: Trial):
     assert values(found, "rms") == {"a.weight": 2.5, "a.bias": 6.0}
     assert values(found, "max_abs") == {"a.weight": 4.0, "a.bias": 6.0}
     assert values(found, "zeros") == {"a.weight": 0.5, "a.bias": 0.0}
-    assert values(found, "nonfinite") == {"a.weight": 0, "a.bias": 0}
+    assert values(found, "nans") == values(found, "infinities") == {"a.weight": 0.0, "a.bias": 0.0}
+    assert values(found, "min") == {"a.weight": -4.0, "a.bias": 6.0}
+    assert values(found, "max") == {"a.weight": 3.0, "a.bias": 6.0}
+    assert values(found, "spectral") == pytest.approx({"a.weight": 4.0})
+    assert values(found, "stable_rank") == pytest.approx({"a.weight": 25 / 16})
+    assert values(found, "dead_rows") == {"a.weight": 0.0}
+    assert values(found, "layer_total") == {"a": 13.0}
     assert values(found, "total") == {"": 13.0}
 
 
@@ -38,7 +44,7 @@ def test_against_a_naive_float64_twin(sounding_plugin: Trial, dtype: torch.dtype
     tensor = torch.randn(257, 129, generator=torch.Generator().manual_seed(3)).to(dtype)
     found = sounding_plugin(weight_norm, checkpoint={"model": {"w": tensor}})
     twin = float(np.sqrt(np.sum(tensor.double().numpy() ** 2)))
-    assert values(found, "frobenius")["w"] == pytest.approx(twin, rel=1e-12)
+    assert values(found, "frobenius")["w"] == pytest.approx(twin, rel=1e-12 if dtype == torch.float64 else 1e-7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
@@ -106,7 +112,8 @@ def test_tied_weights_and_buffers_count_once_or_not_at_all(sounding_plugin: Tria
 def test_nonfinite_weights_are_counted_and_said(sounding_plugin: Trial):
     tensor = torch.tensor([1.0, math.nan, math.inf, 0.0])
     found = sounding_plugin(weight_norm, checkpoint={"model": {"w": tensor, "v": torch.ones(1)}})
-    assert values(found, "nonfinite") == {"w": 2, "v": 0}
+    assert values(found, "nans") == {"w": 0.25, "v": 0.0}
+    assert values(found, "infinities") == {"w": 0.25, "v": 0.0}
     assert math.isnan(values(found, "total")[""])
 
 
@@ -114,7 +121,9 @@ def test_infinities_are_counted_in_every_chunk(sounding_plugin: Trial):
     tensor = torch.zeros(2 * CHUNK)
     tensor[0] = math.inf
     tensor[-1] = -math.inf
-    assert values(sounding_plugin(weight_norm, checkpoint={"model": {"w": tensor}}), "nonfinite") == {"w": 2}
+    assert values(sounding_plugin(weight_norm, checkpoint={"model": {"w": tensor}}), "infinities") == {
+        "w": 2 / tensor.numel()
+    }
 
 
 def test_matrices_only_leaves_vectors_out_but_not_out_of_the_total(sounding_plugin: Trial):
@@ -131,15 +140,53 @@ def test_without_parameters_it_skips(sounding_plugin: Trial):
 
 def test_a_large_file_is_gone_through_without_holding_it(sounding_plugin: Trial, monkeypatch: pytest.MonkeyPatch):
     anonymous: list[int] = []
+    blocks = magnitudes._blocks
 
-    def watched(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        for index, piece in enumerate(pieces(tensor)):
-            yield piece
+    def watched(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
+        for index, block in enumerate(blocks(matrix)):
+            yield block
             if index % 64 == 0:
                 status = Path("/proc/self/status").read_text()
                 anonymous.append(int(status.partition("RssAnon:")[2].split()[0]) << 10)
 
-    monkeypatch.setattr(module, "pieces", watched)
-    tensor = torch.zeros(16 << 20)  # 64 MiB
-    sounding_plugin(weight_norm, checkpoint={"model": {"w": tensor}})
+    monkeypatch.setattr(magnitudes, "_blocks", watched)
+    tensor = torch.zeros(4 << 10, 4 << 10)  # 64 MiB
+    sounding_plugin(weight_norm, checkpoint={"model": {"w": tensor}}, spectral=False)
+    assert len(anonymous) > 3
     assert max(anonymous) - min(anonymous) < tensor.nbytes / 8
+
+
+def test_spectral_norms_are_bounded_and_say_when_they_have_not_converged(sounding_plugin: Trial):
+    tensor = torch.randn(90, 200, generator=torch.Generator().manual_seed(1))
+    twin = float(torch.linalg.svdvals(tensor.double())[0])
+    (found,) = named(sounding_plugin(weight_norm, checkpoint={"model": {"w": tensor}}), "spectral")
+    assert found.low <= twin * (1 + 1e-6)
+    assert twin <= found.high
+    assert found.value == pytest.approx(twin, rel=1e-5)
+    assert found.quality == "ok"
+    flat = magnitudes.magnitude_of(tensor)
+    poor = largest_singular_value(tensor, most=2)
+    readings: Any = list(_spectral(flat, poor, 1e-4, "w", layers_of({"w": (90, 200)})["w"]))
+    assert {each.quality for each in readings} == {"unconverged"}
+    rank = flat.squares / twin**2
+    assert (readings[0].low, readings[0].high) == (poor.sigma, None)
+    assert readings[0].low < twin
+    assert rank < readings[1].high
+    assert readings[1].low is None
+
+
+def named(findings: Any, metric: str) -> list[Any]:
+    return [each for each in findings if isinstance(each, Reading) and each.metric == metric]
+
+
+def test_layers_and_scale_invariant_weights_are_summed(sounding_plugin: Trial):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    found = sounding_plugin(weight_norm, model=model)
+    norms = values(found, "frobenius")
+    layers = {part: math.hypot(*(norms[f"{part}.{leaf}"] for leaf in ("weight", "bias"))) for part in ("0", "1", "3")}
+    assert values(found, "layer_total") == pytest.approx(layers)
+    (total,) = named(found, "scale_invariant_total")
+    assert total.value == pytest.approx(norms["0.weight"])
+    assert total.kind == "structure"
+    found = sounding_plugin(weight_norm, checkpoint={"model": {"w": torch.ones(2)}})
+    assert named(found, "scale_invariant_total") == []

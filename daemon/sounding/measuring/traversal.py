@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sounding.batch import Batch
+from sounding.batch import Batch, moved
 from sounding.measuring.devices import what_would_fit
 from sounding.numbers import accumulating
 from sounding.passes.model import Model
@@ -119,7 +119,7 @@ class _Fill:
 
 def take(model: Model, unit: str, split: Split, start: int, stop: int, gradients: bool = False) -> Batch:
     """Run the model on some examples of a split; `gradients` also takes the gradient of their summed loss."""
-    inputs, targets = (_moved(each, model.device) for each in split.batch(start, stop))
+    inputs, targets = (moved(each, model.device) for each in split.batch(start, stop))
     size = stop - start
     with torch.set_grad_enabled(gradients):
         outputs = model.outputs(inputs)
@@ -184,16 +184,6 @@ def _leaves(value: object) -> Iterator[torch.Tensor]:
     elif isinstance(value, Mapping | Sequence) and not isinstance(value, str):
         for each in value.values() if isinstance(value, Mapping) else value:
             yield from _leaves(each)
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {key: _moved(each, device) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_moved(each, device) for each in value)
-    return value
 
 
 def _detached(value: Any) -> Any:

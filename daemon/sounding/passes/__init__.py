@@ -5,12 +5,17 @@ from sounding.keeping.series import Series
 from sounding.opening import Opened
 from sounding.passes.checkpoints import Checkpoints
 from sounding.passes.gradients import Gradients
+from sounding.passes.layers import Layer, layers_of
+from sounding.passes.magnitudes import Magnitude, Magnitudes
 from sounding.passes.model import Model
 from sounding.passes.optimizer import Optimizer
 from sounding.passes.other import Other
 from sounding.passes.pair import Moments, Pair
 from sounding.passes.past import History, Logs, Past
 from sounding.passes.predictions import Predictions
+from sounding.passes.scale_invariance import Invariance, ScaleInvariance
+from sounding.passes.spectral import SpectralNorms, Top
+from sounding.passes.symmetries import Symmetries
 from sounding.passes.weights import Weights
 from sounding.recipe import Recipe
 
@@ -19,8 +24,12 @@ __all__ = [
     "Course",
     "Gradients",
     "History",
+    "Invariance",
+    "Layer",
     "Line",
     "Logs",
+    "Magnitude",
+    "Magnitudes",
     "Model",
     "Moments",
     "Opened",
@@ -30,6 +39,11 @@ __all__ = [
     "Past",
     "Predictions",
     "Recipe",
+    "ScaleInvariance",
     "Series",
+    "SpectralNorms",
+    "Symmetries",
+    "Top",
     "Weights",
+    "layers_of",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sounding.numbers import inner, pieces
+from sounding.numbers import CHUNK, inner, pieces
 from sounding.passes.other import Other
 from sounding.passes.weights import Weights
 from sounding.plugin import shared_pass
@@ -103,12 +103,13 @@ def pair(weights: Weights, other: Other) -> Pair:
 @np.errstate(over="ignore", invalid="ignore")
 def moments_of(before: torch.Tensor, after: torch.Tensor) -> Moments:
     """All sums in one pass over two tensors of one shape, a piece at a time."""
+    # Of float32 every narrower type is a part. One buffer serves all pieces: to get a new one each time takes longer.
+    exact = torch.float64 if torch.float64 in (before.dtype, after.dtype) else torch.float32
+    buffer = torch.empty(min(CHUNK, before.numel()), dtype=exact).numpy()
     xx = yy = dd = dx = 0.0
     for one, two in zip(pieces(before), pieces(after), strict=True):
-        wide = torch.float64 in (one.dtype, two.dtype)
-        exact = torch.float64 if wide else torch.float32  # of which every narrower type is a part
         x, y = one.to(exact).numpy(), two.to(exact).numpy()
-        d = y - x
+        d = np.subtract(y, x, out=buffer[: len(x)])
         squares, cross, changes = inner(x, x), inner(d, x), inner(d, d)
         after_squares = squares + 2.0 * cross + changes
         if not after_squares > (squares + changes) / 16.0:  # much was cancelled, or it is not a number

@@ -54,8 +54,8 @@ class Weights(Mapping[str, torch.Tensor]):
     def parameters(self) -> Mapping[str, torch.Tensor]:
         """The trained part: floating-point tensors that are no known buffers, each tied group once, lazily."""
         refs = self._refs
-        names = [name for name in refs if name not in self.tied and _is_parameter(name, refs[name])]
-        return _Chosen(self, names)
+        trained = (name for name in refs if _is_parameter(name, refs[name]) or _is_direction(name, refs))
+        return _Chosen(self, [name for name in trained if name not in self.tied])
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape; nothing is mapped for it."""
@@ -138,6 +138,11 @@ def _place(ref: Stored | torch.Tensor) -> object:
     if not isinstance(ref, torch.Tensor):
         return ref  # put together from several places: the same ones for two names only if they are tied
     return (ref.untyped_storage().data_ptr(), ref.storage_offset(), ref.dtype, ref.shape, ref.stride())
+
+
+def _is_direction(name: str, refs: Mapping[str, Stored | torch.Tensor]) -> bool:
+    """The direction of a weight-normalised weight, which is called as a vector of spectral normalisation is."""
+    return name.endswith("weight_v") and f"{name[:-1]}g" in refs
 
 
 def _is_parameter(name: str, ref: Stored | torch.Tensor) -> bool:
