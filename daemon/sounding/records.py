@@ -177,6 +177,8 @@ class Examination:
     progress: Progress = Progress()
     attributes: tuple[Attribute, ...] = ()
     models: tuple[str, ...] = ()  # keys under which networks were found, the default first
+    unwrapped: tuple[str, ...] = ()  # where the networks were taken from and what was removed from names, in words
+    left_out: tuple[str, ...] = ()  # tensors of the networks that are not read, and why, in words
     problems: tuple[str, ...] = ()  # sources of attributes that could not be read, in words
     asked: tuple[str, ...] = ()  # sources of attributes that were read, or found missing
 

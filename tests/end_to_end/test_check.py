@@ -95,6 +95,16 @@ def test_results_inside_a_store_are_refused(lab):
         load_config(lab.config)
 
 
+def test_what_was_unwrapped_and_what_is_not_read_is_said(tmp_path):
+    wrapped = Lab.at(tmp_path, CONFIG.replace('recipe = "recipe.py"', ""))
+    (wrapped.path / "runs" / "a").mkdir()
+    state = {"module.w": torch.ones(2, 2), "module.mask": torch.eye(2).to_sparse()}
+    torch.save({"state_dict": state}, wrapped.path / "runs" / "a" / "ckpt_1.pt")
+    found = {problem.what: problem.severity for problem in check(load_config(wrapped.config))}
+    assert found["weights: taken from state_dict, removed module."] == "ok"
+    assert found["mask: a sparse tensor, which is not read"] == "warning"
+
+
 def test_networks_of_a_checkpoint_are_told_apart_and_asked_for(tmp_path):
     both = Lab.at(tmp_path, CONFIG.replace('recipe = "recipe.py"', ""))
     (both.path / "runs" / "a").mkdir()

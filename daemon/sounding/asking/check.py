@@ -89,6 +89,7 @@ def _store(store: Store, here: list[Seen]) -> Iterator[Problem]:
         if seen.verdict.state is State.BROKEN:
             yield Problem("warning", seen.sighting.path, f"broken: {seen.verdict.reason}", "it will not be measured")
     yield from _networks(store, complete)
+    yield from _contents(store, complete)
     yield from _attribute_problems(complete)
 
 
@@ -109,6 +110,16 @@ def _networks(store: Store, complete: list[Seen]) -> Iterator[Problem]:
         if key not in found:
             what = f"no checkpoint holds a network {key!r}"
             yield Problem("error", f"store {store.name}: models.{model}", what, f"there are {', '.join(sorted(found))}")
+
+
+def _contents(store: Store, complete: list[Seen]) -> Iterator[Problem]:
+    """What was done to the names of weights, and which of them are not read."""
+    found = [seen.examination for seen in complete if seen.examination is not None]
+    unwrapped = dict.fromkeys(word for examination in found for word in examination.unwrapped)
+    if unwrapped:
+        yield Problem("ok", f"store {store.name}", f"weights: {', '.join(unwrapped)}")
+    for left in dict.fromkeys(word for examination in found for word in examination.left_out):
+        yield Problem("warning", f"store {store.name}", left, "readings leave it out, and say so under its name")
 
 
 def _attribute_problems(complete: list[Seen]) -> Iterator[Problem]:

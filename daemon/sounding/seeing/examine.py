@@ -12,6 +12,7 @@ from sounding.seeing.progress import with_path
 from sounding.stamps import stamp_of
 
 _CHANGED = "changed while it was examined"
+_MOST_LEFT = 20  # tensors of a network that are named
 
 
 def examine(sighting: Sighting, sources: Sequence[str] = (), root: str = "") -> Examination:
@@ -76,6 +77,12 @@ def _inside(sighting: Sighting, kind: Format, proof: Proof, sources: Sequence[st
         progress=progress,
         attributes=attributes,
         models=tuple(contents.networks),
+        unwrapped=contents.wrappers,
+        left_out=tuple(
+            f"{name}: {why}"
+            for entries in contents.left_out.values()
+            for name, why in list(entries.items())[:_MOST_LEFT]
+        ),
         problems=problems,
         asked=tuple(sources),
     )
