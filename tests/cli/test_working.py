@@ -1,13 +1,7 @@
-"""`scan`, `watch`, `analyse` and `demo` on real checkpoints; and the lines and frames that show progress."""
+"""`scan`, `watch` and `analyse` on real checkpoints; what `demo` refuses; the lines and frames of progress."""
 
-import json
-import os
-import pty
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 import torch
@@ -107,39 +101,6 @@ def test_a_terminal_gets_a_frame_with_a_bar_and_what_each_worker_does() -> None:
         "disk full",
     ):
         assert expected in text
-
-
-def test_the_demo_trains_measures_and_reports(tmp_path: Path) -> None:
-    """On a terminal, with short trainings: everything that a long demo does."""
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sounding_cli", "demo", "--epochs", "2"],
-        cwd=tmp_path,
-        stdout=slave,
-        stderr=slave,
-        env={**os.environ, "COLUMNS": "100", "TERM": "xterm-256color", "OMP_NUM_THREADS": "1"},
-    )
-    os.close(slave)
-    text = b"".join(iter(lambda: _read(master), b"")).decode()
-    assert process.wait(timeout=60) == 0, text
-    for expected in ("loss", "accuracy", "weight_norm", "step", "heldout", "Try next:", "cd sounding-demo"):
-        assert expected in text
-    listed = subprocess.run(
-        [sys.executable, "-m", "sounding_cli", "checkpoints", "--json"],
-        cwd=tmp_path / "sounding-demo",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    seen = sorted((row["run"], row["step"]) for row in json.loads(listed.stdout))
-    assert seen == [("lr0.01", 0), ("lr0.01", 40), ("lr0.1", 0), ("lr0.1", 40)]
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:
-        return b""  # the other end of a terminal that has closed
 
 
 def test_the_demo_refuses_a_directory_that_is_in_use(lab: Lab) -> None:

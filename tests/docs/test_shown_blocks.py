@@ -1,9 +1,10 @@
 """Every command, script and configuration that the documents show is run, in a small trained store."""
 
+import json
 import os
+import pty
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,7 @@ import pytest
 from commands import invoke
 
 from sounding.config import load_config
+from sounding.running.dispatch import Child, Limits, call_and_wait
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "examples" / "quickstart"
@@ -44,17 +46,51 @@ def blocks() -> list[Block]:
 BLOCKS = blocks()
 
 
+@dataclass(frozen=True)
+class Demo:
+    """What the demo said on a terminal, and the directory that it left."""
+
+    text: str
+    home: Path
+
+
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The quickstart after two short trainings, every checkpoint measured."""
-    home = tmp_path_factory.mktemp("lab")
-    for name in ("train.py", "recipe.py", "sounding.toml"):
-        shutil.copyfile(QUICKSTART / name, home / name)
-    one = f"{sys.executable} train.py --name lr{{rate}} --lr {{rate}} --epochs 2 --save-every 20"
-    jobs = " & ".join(one.format(rate=rate) for rate in ("0.1", "0.01"))
-    run(["bash", "-euc", f"{jobs} & wait -n; wait -n"], home)
-    command("sounding watch --once", home)
-    return home
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The demo with two short trainings; its directory is the one that the documents speak of."""
+    directory = tmp_path_factory.mktemp("lab")
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sounding_cli", "demo", "--epochs", "2"],
+        cwd=directory,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "COLUMNS": "100", "TERM": "xterm-256color", "OMP_NUM_THREADS": "1"},
+    )
+    os.close(slave)
+    text = b"".join(iter(lambda: _read(master), b"")).decode()
+    os.close(master)
+    assert process.wait(timeout=60) == 0, text
+    return Demo(text, directory / "sounding-demo")
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""  # the other end of a terminal that has closed
+
+
+@pytest.fixture
+def store(demo: Demo) -> Path:
+    return demo.home
+
+
+def test_the_demo_trains_measures_and_reports(demo: Demo) -> None:
+    for expected in ("loss", "accuracy", "weight_norm", "step", "heldout", "Try next:", "cd sounding-demo"):
+        assert expected in demo.text
+    listed = invoke(demo.home, "checkpoints", "--json")
+    seen = sorted((row["run"], row["step"]) for row in json.loads(listed.stdout))
+    assert seen == [("lr0.01", 0), ("lr0.01", 40), ("lr0.1", 0), ("lr0.1", 40)]
 
 
 def command(line: str, cwd: Path) -> None:
@@ -104,7 +140,11 @@ def test_commands_succeed(block: Block, store: Path) -> None:
     "block", [block for block in BLOCKS if block.language == "python" and not block.excuse], ids=lambda b: b.place
 )
 def test_scripts_run(block: Block, store: Path) -> None:
-    run([sys.executable, "-W", "error::SyntaxWarning", "-c", block.text], store)
+    child = Child("script")
+    try:
+        call_and_wait(child, "docs.script:run", (block.text, block.place, str(store)), Limits(120.0, 4 << 30))
+    finally:
+        child.stop()
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,6 @@
 """Discovery: everything broken is refused with a reason, and everything else stays usable."""
 
 import importlib
-import os
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +10,7 @@ import pytest
 
 from sounding.measuring.collecting import Source, collect
 from sounding.measuring.discovery import Loaded, assemble, code_digest, describe, describe_loaded, load
+from sounding.running.dispatch import Child, Died, Limits, call_and_wait
 
 HEAD = """
 from collections.abc import Iterator
@@ -275,15 +273,18 @@ def test_an_import_that_kills_the_process_is_named_and_can_be_avoided(
     name = "pkg_" + "".join(char for char in request.node.name if char.isalnum())
     (tmp_path / name / "deadly.py").write_text("import os; os._exit(9)")
     diary = tmp_path / "diary"
-    code = (
-        "import sys\nfrom sounding.measuring.collecting import Source, collect\n"
-        f"found, refused = collect([Source('theirs', {name!r})], sys.argv[1:], {str(diary)!r})\n"
-        "print([each.item.name for each in found], [each.name for each in refused], refused[0].reason)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-c", code]
-    first = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-    assert first.returncode == 9
-    assert diary.read_text() == f"{name}.deadly"
-    second = subprocess.run([*command, diary.read_text()], env=environment, check=True, capture_output=True, text=True)
-    assert second.stdout.startswith(f"['good'] ['{name}.deadly'] importing {name}.deadly ended the process")
+
+    def collected(*without: str) -> Any:
+        arguments = ([Source("theirs", name)], list(without), str(diary))
+        return call_and_wait(child, "measuring.names:collected", arguments, Limits(60.0, 4 << 30))
+
+    child = Child("discovery")
+    try:
+        with pytest.raises(Died, match="exited with status 9"):
+            collected()
+        assert diary.read_text() == f"{name}.deadly"
+        found, refused, reason = collected(diary.read_text())
+    finally:
+        child.stop()
+    assert (found, refused) == (["good"], [f"{name}.deadly"])
+    assert reason.startswith(f"importing {name}.deadly ended the process")
