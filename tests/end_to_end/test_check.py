@@ -17,7 +17,7 @@ NAMES = "nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linea
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Lab:
     lab = Lab.at(tmp_path_factory.mktemp("check"), CONFIG)
-    assert lab.train("a", 4, 2).wait(60) == 0
+    lab.train_here("a", 4, 2)
     return lab
 
 
