@@ -231,6 +231,25 @@ def test_a_daemon_knows_when_its_lock_was_taken_away(tmp_path: Path):
     assert json.loads((tmp_path / LOCK).read_text())["released"] is False, "what is not ours is not given back"
 
 
+def test_a_daemon_knows_when_its_lock_was_deleted(tmp_path: Path):
+    with Lock(tmp_path) as lock:
+        (tmp_path / LOCK).unlink()
+        assert not lock.is_mine()
+        with Lock(tmp_path):
+            assert not lock.is_mine(), "another file of the same name"
+
+
+def test_a_disk_that_refuses_the_last_word_keeps_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(descriptor: int, text: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with Lock(tmp_path):
+        monkeypatch.setattr(os, "pwrite", refuse)
+    there = holder(tmp_path)
+    assert there is not None
+    assert (there.alive, there.released) == (False, False)
+
+
 def test_without_locks_in_the_file_system_the_file_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(errno.EOPNOTSUPP, "not supported")

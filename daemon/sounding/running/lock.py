@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -93,16 +94,21 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._descriptor is not None and self._me is not None:
-            try:
+            with suppress(OSError):  # a full disk; the kernel gives the lock back all the same
                 if self.is_mine():
                     _write(self._descriptor, replace(self._me, released=True))
-            finally:
-                os.close(self._descriptor)
-                self._descriptor = None
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def is_mine(self) -> bool:
-        """Whether nobody has taken it away, by `forget` on another machine, while this one was out of reach."""
+        """Whether nobody has taken it away: by `forget` on another machine, or by deleting the file."""
         assert self._descriptor is not None
+        try:
+            there = (self._results / LOCK).stat()
+        except FileNotFoundError:
+            return False
+        if not os.path.samestat(there, os.fstat(self._descriptor)):
+            return False
         return _written(self._descriptor) == replace(self._me or _NOBODY, standing=Standing.FREE)
 
 

@@ -116,7 +116,8 @@ def watch(
             now = time.monotonic()
             daemon.tick(now, datetime.now(UTC))
             if time.monotonic() - beat_at >= _BEAT_SECONDS or daemon.busy_at == now:
-                _beat(pulse, daemon, "measuring" if daemon.crew.working else "watching")
+                state = "measuring" if daemon.crew.working else "watching"
+                _beat(pulse, daemon, tell(daemon, pulse.started, state, pulse.mode))
                 beat_at = time.monotonic()
             if _may_leave(daemon, time.monotonic(), once, until_idle) and not more_to_come():
                 break
@@ -163,22 +164,24 @@ def _may_leave(daemon: Daemon, now: float, once: bool, until_idle: float | None)
     return until_idle is not None and not daemon.foreman.awaits_retry and now - daemon.busy_at >= until_idle
 
 
-def _beat(pulse: Pulse, daemon: Daemon, state: str) -> None:
+def _beat(pulse: Pulse, daemon: Daemon, status: Status) -> None:
     if not daemon.lock.is_mine():
-        raise TakenOver(f"{daemon.results.path}: another daemon has taken these results over; this one ends.")
-    pulse.beat(tell(daemon, pulse.started, state, pulse.mode))
+        raise TakenOver(
+            f"{daemon.results.path}: the lock of this daemon was freed or deleted, and another may work here; it ends."
+        )
+    pulse.beat(status)
 
 
 def _end(pulse: Pulse, daemon: Daemon, told: Told, grace: float) -> Status:
     """Let jobs under way end, and say which were returned instead."""
     if daemon.crew.working:
-        _beat(pulse, daemon, "stopping")
+        _beat(pulse, daemon, tell(daemon, pulse.started, "stopping", pulse.mode))
     returned = drain(daemon.crew, lambda now: daemon.collect(now, datetime.now(UTC)), told, grace)
     names = ", ".join(f"{job.checkpoint.run} @ {job.checkpoint.step}" for job in returned)
     last = tell(daemon, pulse.started, "stopped", pulse.mode)
     message = "; ".join(
         filter(None, (last.message, f"returned, to be done by the next daemon: {names}" if names else ""))
     )
-    pulse.beat(replace(last, running=(), message=message))
-    assert pulse.status is not None
-    return pulse.status
+    last = replace(last, running=(), message=message)
+    _beat(pulse, daemon, last)
+    return last
