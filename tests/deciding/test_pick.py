@@ -108,6 +108,34 @@ def test_all_tasks_of_a_checkpoint_that_are_free_run_together():
     assert [task.key.plugin for task in choice.tasks] == ["norm", "rank"]
 
 
+def test_what_is_owed_on_a_run_comes_after_the_newest_checkpoints_and_before_backfill():
+    old, new = run_of("a", 2)
+    subject = Subject("run", "runs", "a", 1, "digest", horizon=1, members=2, log_rows=0)
+    whole = Owed(new, (Task(Key("trend", 1, "o", "b", subject.identity), subject, {}),), ())
+    owed = {each.checkpoint_id: Owed(each, (task_on(each, NORM),), ()) for each in (old, new)}
+    plan, running, order = RunPlan((old, new), owed, whole), set[Key](), []
+    plans = [plan, plan_of(run_of("b", 1, first_seen=100))]
+    while (choice := choose(plans, frozenset(running), nobody)) is not None:
+        running |= {task.key for task in choice.tasks}
+        order.append((choice.tasks[0].key.plugin, choice.checkpoint.run, choice.checkpoint.step, choice.of_run))
+    assert order == [
+        ("norm", "b", 0, False),
+        ("norm", "a", 1, False),
+        ("trend", "a", 1, True),
+        ("norm", "a", 0, False),
+    ]
+    assert len(plan.everything) == 3
+
+
+def test_a_run_without_readable_checkpoints_is_still_measured():
+    (gone,) = run_of("a", 1)
+    subject = Subject("run", "runs", "a", 1, "digest", horizon=1)
+    whole = Owed(gone, (Task(Key("trend", 1, "o", "b", subject.identity), subject, {}),), ())
+    choice = choose([RunPlan((), {}, whole)], frozenset(), nobody)
+    assert choice is not None
+    assert choice.of_run
+
+
 def test_suspects_run_alone_and_after_the_others():
     (known,) = run_of("a", 1)
     plan = plan_of([known], owed_on(known, "norm", "loss", "rank"))
