@@ -10,7 +10,7 @@ from sounding_cli.ask import Row, ask, unknown
 
 _READINGS = """
     SELECT store, run, step, checkpoint_id, model, plugin, version, metric, part, kind, depth, "index", "group",
-        other_run, other_step, value, label, low, high, stderr, status, unit, split, recorded_at
+        other_run, other_step, horizon, value, label, low, high, stderr, status, unit, split, recorded_at
     FROM readings WHERE """
 
 

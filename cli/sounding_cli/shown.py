@@ -16,9 +16,10 @@ _POOR = "*"  # behind a value that did not converge
 def heading(rows: Sequence[Row]) -> str:
     """One line above the tables: which run, and over which steps."""
     steps = sorted({int(str(row["step"])) for row in rows})
-    count = len({row["checkpoint_id"] for row in rows})
+    count = len({row["checkpoint_id"] for row in rows if row.get("horizon") is None})  # a horizon is a run's
+    counted = f"{count} checkpoint{'s' * (count != 1)}" if count else "the run as a whole"
     span = f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
-    return f"{rows[0]['run']} · store {rows[0]['store']} · {count} checkpoint{'s' * (count != 1)}, {span}"
+    return f"{rows[0]['run']} · store {rows[0]['store']} · {counted}, {span}"
 
 
 def steps_table(series: Sequence[Series]) -> Table:

@@ -98,7 +98,7 @@ def _print_explanation(explanation: Any) -> None:
     )
     out = console()
     out.print(Text.assemble((heading, "bold"), f"  {explanation.checkpoint_id or ''}"), soft_wrap=True)
-    out.print(Text(f"{explanation.path}  (store {explanation.store})", style="dim"), soft_wrap=True)
+    out.print(Text(f"{explanation.path}  (store {explanation.store})".strip(), style="dim"), soft_wrap=True)
     out.print(Text.assemble((str(explanation.verdict), "bold"), f": {explanation.reason}"), soft_wrap=True)
     tasks = [_plain_task(task) for task in explanation.tasks]
     if tasks:
