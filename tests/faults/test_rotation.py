@@ -13,6 +13,7 @@ import pytest
 from making import START
 from running.helm import CONFIG, Helm
 
+from sounding.keeping.results import ResultsDirectory
 from sounding.records import Ending, Job, Outcome, Reading, TaskResult
 from sounding.running import holding
 from sounding.running.crew import publish_marks
@@ -240,3 +241,19 @@ def test_a_jump_of_the_wall_clock_changes_nothing_but_what_is_shown(rotating: Ca
     assert sorted(step for step, _ in run.steps()) == [1, 2, 3, 4]
     assert helm.readings() == [("a", step, float(step)) for step in (1, 2, 3, 4)]
     assert helm.daemon.is_idle(helm.now)
+
+
+def test_a_clock_set_forward_deletes_nothing_that_a_query_may_still_read(
+    rotating: Callable[..., Rotating], monkeypatch: pytest.MonkeyPatch
+):
+    run = rotating()
+    helm, deleted = run.helm, list[float]()
+    monkeypatch.setattr(ResultsDirectory, "delete_replaced", lambda self, wall: deleted.append(helm.now) or [])
+    helm.run(30.0, step=5.0)
+    before = len(deleted)
+    assert before > 0
+    for _ in range(70):
+        helm.now += 10.0
+        helm.daemon.tick(helm.now, START + timedelta(seconds=helm.now, days=1))
+    assert len(deleted) > before
+    assert deleted[before] - deleted[before - 1] >= 600.0

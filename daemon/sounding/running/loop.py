@@ -18,6 +18,7 @@ from sounding.records import Catalogue
 from sounding.running.clerk import Clerk
 from sounding.running.crew import Crew, Surveyed
 from sounding.running.disk import Disk
+from sounding.running.drift import Drift
 from sounding.running.foreman import Foreman
 from sounding.running.journal import Journal
 from sounding.running.lock import Lock
@@ -53,6 +54,7 @@ class Daemon:
     disk: Disk = field(init=False)
     postponed: Postponed = field(default_factory=Postponed)
     _troubles: dict[str, str] = field(default_factory=dict)  # what a person should know now, by where it came from
+    _drift: Drift = field(default_factory=Drift)
     _touched: set[str] = field(default_factory=set)  # directories that events named
     _next_look: float = 0.0
     _rested: float = 0.0  # no look before: a busy store must not make the daemon busy
@@ -227,7 +229,8 @@ class Daemon:
             self._tell("folding", "")
             if folded is not None:
                 self.ledger.folded(folded)
-        self.results.delete_replaced(wall)
+        if self._drift.is_trusted(now, wall, self.results.grace.total_seconds()):
+            self.results.delete_replaced(wall)
         self._folding = self._folder.submit(self.results.fold, wall)
 
     def _refresh(self) -> None:
