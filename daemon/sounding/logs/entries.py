@@ -65,7 +65,7 @@ def _flat(found: Mapping[str, object], prefix: str = "", depth: int = 1) -> Iter
     for count, (name, value) in enumerate(found.items()):
         if count == _MOST_KEYS:
             raise LogError(f"an entry has more than {_MOST_KEYS} values")
-        if isinstance(value, Mapping) and depth < _DEEPEST:
+        if isinstance(value, dict) and depth < _DEEPEST:
             yield from _flat(value, f"{prefix}{name}.", depth + 1)
             continue
         read = number(value)

@@ -17,7 +17,7 @@ from sounding.logs.events import read_events
 from sounding.logs.lines import Read, Spot, read_csv, read_jsonl
 from sounding.logs.place import UNREAD, Place, Stat, place_text
 
-AT_ONCE = 100_000  # values of one call, so that its time and memory are bounded
+AT_ONCE = 50_000  # values of one call, so that its time and memory are bounded
 _TAIL = 256  # bytes
 
 Reader: TypeAlias = Callable[[BinaryIO, Spot, Sequence[str]], Iterator[Read]]
