@@ -48,7 +48,7 @@ class _Teller:
         newest = max(
             (
                 outcome
-                for outcome in (self.offered.latest or {}).values()
+                for outcome in self.offered.latest.values()
                 if (outcome.key.plugin, outcome.key.version, outcome.key.options_hash)
                 == (sheet.name, sheet.version, sheet.options_hash)
             ),

@@ -4,7 +4,7 @@ Nothing here reads a clock: whether the run rests is told by the caller, what wa
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
 from typing import TypeAlias
@@ -25,7 +25,9 @@ class Stock:
     """What a run offers to plugins over it."""
 
     measured: tuple[Outcome, ...] = ()  # readings in force over its checkpoints and pairs
-    latest: Mapping[Series, Outcome] | None = None  # the newest outcome of every measurement over the run itself
+    latest: Mapping[Series, Outcome] = field(
+        default_factory=dict
+    )  # the newest outcome of every measurement over the run itself
     log: LogState = LogState()
 
 
@@ -93,7 +95,7 @@ def wanted_of_run(
         for model in view.models:
             ground = basis(sheet, view.recipe, passes, view.networks.get(model, ""))
             series = (sheet.name, sheet.version, sheet.options_hash, ground, model)
-            before = (of.latest or {}).get(series)
+            before = of.latest.get(series)
             entering = _entering(view, of, sheet, model)
             if _is_due(entering, before, patience, resting=resting, growth=wish.schedule.everything):
                 subject = entering.subject
@@ -131,7 +133,9 @@ class _Entering:
     @property
     def horizon(self) -> int:
         steps = [each.subject.step for each in self.measured] + [each.step for each in self.checkpoints]
-        return max([*steps, *([] if self.log.last is None else [self.log.last])], default=self.step)
+        if self.log.last is not None:
+            steps.append(self.log.last)
+        return max(steps, default=self.step)
 
     @property
     def step(self) -> int:

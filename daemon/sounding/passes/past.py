@@ -71,7 +71,10 @@ def given_past(
 ) -> Past:
     """A past made of values at hand, for tests: lines as `Course` or (steps, values), series as (updates, values)."""
     courses = {_line(name): each if isinstance(each, Course) else _course(*each) for name, each in history.items()}
-    series = {key: each if isinstance(each, Series) else Series(_floats(each[0]), _floats(each[1])) for key, each in logs.items()}
+    series = {
+        key: each if isinstance(each, Series) else Series(_floats(each[0]), _floats(each[1]))
+        for key, each in logs.items()
+    }
     return Past(lambda: History(courses), lambda: Logs(series), checkpoints)
 
 
