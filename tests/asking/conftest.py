@@ -3,13 +3,14 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import making
 import pytest
+from making import START
 
-from sounding.asking.query import connect
-from sounding.keeping.results import ResultsDirectory, tmp_name, write_rows
+from sounding.asking.query import connect, named_in
 from sounding.keeping.rows import Row, attribute_row, outcome_row, result_rows, setting_row, verdict_row
 from sounding.records import (
     Attribute,
@@ -17,7 +18,6 @@ from sounding.records import (
     Ending,
     Examination,
     Fact,
-    FileStamp,
     Finding,
     Job,
     Key,
@@ -27,7 +27,6 @@ from sounding.records import (
     PluginSheet,
     Progress,
     Reading,
-    Sighting,
     State,
     Subject,
     Task,
@@ -35,38 +34,30 @@ from sounding.records import (
     Verdict,
 )
 
-START = datetime(2026, 5, 1, 12, tzinfo=UTC)
-
 
 class Lab:
     """Publishes what a daemon would, one file per call; every call takes the next sequence number."""
 
     def __init__(self, path: Path) -> None:
-        self.results = ResultsDirectory(path)
-        self.results.prepare()
+        self.results = making.results_in(path)
         self._seq = itertools.count(1)
         self.seq = 0
 
     def publish(self, make: Callable[[int, datetime], Sequence[Row]]) -> str:
         self.seq = next(self._seq)
-        tmp = self.results.tmp / tmp_name("test", self.seq)
-        write_rows(tmp, make(self.seq, START + timedelta(seconds=self.seq)))
-        return self.results.publish(tmp, self.seq)
+        return making.publish(self.results, make(self.seq, START + timedelta(seconds=self.seq)), self.seq)
 
     def checkpoint(self, run: str = "a", step: int = 0, content: str = "") -> Checkpoint:
-        identity = f"{run}-{step}-{content}"
-        stamp = (FileStamp("", 7, 100, 12345),)
         progress = Progress(step=Fact(step, "path"), updates=Fact(step * 2, "optimizer.state.step"))
-        return Checkpoint(
-            identity, "lab", run, step, f"/lab/{run}/{step}.pt", "torch zip", identity, stamp, step, START, progress
+        path = f"/lab/{run}/{step}.pt"
+        return making.checkpoint(
+            step, run, checkpoint_id=f"{run}-{step}-{content}", store="lab", path=path, progress=progress
         )
 
     def sheet(self, plugin: str, version: int = 1, options_hash: str = "o") -> PluginSheet:
         metrics = tuple(MetricSheet(name, "nat", "", "") for name in ("loss", "norm", "regime"))
         options = (OptionSheet("top_k", "int", 1, 10),)
-        return PluginSheet(
-            plugin, version, "checkpoint", None, "weights", "", "tests", metrics, options, options_hash, (), False, "d"
-        )
+        return making.sheet(plugin, version=version, metrics=metrics, options=options, options_hash=options_hash)
 
     def subject(self, checkpoint: Checkpoint, other: Checkpoint | None = None, model: str = "") -> Subject:
         first = Subject("pair" if other else "checkpoint", "lab", checkpoint.run, checkpoint.step, "", model)
@@ -129,7 +120,9 @@ class Lab:
 
     def verdict(self, checkpoint: Checkpoint, state: State, reason: str = "") -> str:
         complete = state is State.COMPLETE
-        sighting = Sighting("lab", checkpoint.run, checkpoint.path, checkpoint.step, {}, checkpoint.stamp)
+        sighting = making.sighting(
+            checkpoint.step, checkpoint.run, store="lab", path=checkpoint.path, stamp=checkpoint.stamp
+        )
         verdict = Verdict(state, reason)
         examined = Examination(verdict, format="torch zip") if complete else None
         return self.publish(
@@ -137,7 +130,7 @@ class Lab:
         )
 
     def ask(self, sql: str) -> list[tuple[object, ...]]:
-        with connect(self.results.path) as connection:
+        with connect(self.results.path, named_in(sql)) as connection:
             return connection.execute(sql).fetchall()
 
     def fold_everything(self) -> None:
