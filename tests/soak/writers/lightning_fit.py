@@ -29,10 +29,10 @@ class Aside(ModelCheckpoint):
         progress = {
             "updates": saved["global_step"], "epoch": saved["epoch"],
             "lr_stored": saved["optimizer_states"][0]["param_groups"][0]["lr"],
+            "wall_time": saved["callbacks"]["Timer"]["time_elapsed"]["train"],
         }  # fmt: skip
-        if not (self.hand / "fit" / f"{trainer.global_step}.json").exists():  # the timer runs on until `last.ckpt`
-            progress["wall_time"] = saved["callbacks"]["Timer"]["time_elapsed"]["train"]
-        keep(self.hand, "fit", trainer.global_step, weights, progress)
+        if not (self.hand / "fit" / f"{trainer.global_step}.json").exists():  # `last.ckpt` is the same, a little later
+            keep(self.hand, "fit", trainer.global_step, weights, progress)
         time.sleep(PAUSE)
 
 
