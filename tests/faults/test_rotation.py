@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,6 +250,9 @@ def test_a_clock_set_forward_deletes_nothing_that_a_query_may_still_read(
     run = rotating()
     helm, deleted = run.helm, list[float]()
     monkeypatch.setattr(ResultsDirectory, "delete_replaced", lambda self, wall: deleted.append(helm.now) or [])
+    folded: Future[str | None] = Future()
+    folded.set_result(None)
+    monkeypatch.setattr(helm.daemon, "_folder", SimpleNamespace(submit=lambda *_: folded, shutdown=lambda: None))
     helm.run(30.0, step=5.0)
     before = len(deleted)
     assert before > 0
