@@ -11,6 +11,7 @@ BELOW = os.environ.get("AUDIT_BELOW", "")
 LOG = os.open(os.environ["AUDIT_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT) if BELOW else -1
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 READING = ("open", "os.listdir", "os.scandir", "os.walk", "os.getxattr", "os.listxattr")
+TWO_PATHS = ("os.rename", "os.link", "os.symlink", "shutil.copyfile", "shutil.move")
 
 
 def paths(event: str, arguments: tuple[object, ...]) -> list[str]:
@@ -31,7 +32,7 @@ def hook(event: str, arguments: tuple[object, ...]) -> None:
     """Report one event."""
     if not event.startswith(("open", "os.", "shutil.", "fcntl.", "tempfile.")):
         return
-    for path in paths(event, arguments[:2] if event == "os.rename" else arguments[:1]):
+    for path in paths(event, arguments[:2] if event in TWO_PATHS else arguments[:1]):
         if path == BELOW or path.startswith(BELOW + "/"):
             flags = arguments[2] if event == "open" and len(arguments) > 2 else 0
             harmless = event in READING and not (isinstance(flags, int) and flags & WRITING)
