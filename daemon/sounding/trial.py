@@ -18,6 +18,7 @@ from sounding.measuring.discovery import Loaded, assemble, load
 from sounding.measuring.leaks import given_tensors
 from sounding.measuring.measure import Damage, measured
 from sounding.measuring.supply import PassFailure
+from sounding.opening import open_checkpoint
 from sounding.passes.past import Past, given_past
 from sounding.probe import Probe
 from sounding.recipe import Recipe
@@ -131,8 +132,10 @@ def _recipe(model: nn.Module | None, probe: Probe | None, functions: Mapping[str
 
 def _saved(path: Path, tree: Mapping[str, Any], step: int) -> Checkpoint:
     torch.save(dict(tree), path)
+    with open_checkpoint(str(path)) as opened:
+        progress = opened.progress
     name, stamp = path.stem, stamp_of(path)
-    return Checkpoint(name, "test", "test", step, str(path), "torch", name, stamp, step, datetime.now(UTC))
+    return Checkpoint(name, "test", "test", step, str(path), "torch", name, stamp, step, datetime.now(UTC), progress)
 
 
 def _job_of_run(

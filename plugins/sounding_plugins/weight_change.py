@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator
 
-from sounding import Finding, Metric, Reading, Skip, plugin
-from sounding.passes import Moments, Pair
+from sounding import Checkpoint, Finding, Metric, Reading, Skip, plugin
+from sounding.passes import Moments, Other, Pair, angle_of, updates_between
 from sounding.records import Quality
 
 _RESOLUTION = "stored precision's rounding floor, eps/sqrt(32 ln 2) per checkpoint: below it the status is unresolved"
@@ -23,21 +23,28 @@ _RESOLUTION = "stored precision's rounding floor, eps/sqrt(32 ln 2) per checkpoi
             source="2 asin(sqrt((|d|^2 - (change of norm)^2) / (|x||y|)) / 2), accurate for small angles; "
             + _RESOLUTION,
         ),
+        Metric(
+            "rotation_per_update",
+            unit="rad",
+            meaning="angle of one update if all updates between turn alike and independently of each other",
+            source="acos(cos(rotation)^(1/k)), k updates; directions forget exponentially, so no sqrt(k) law",
+        ),
         Metric("absolute_change", unit="weight", meaning="norm of the change", source="definition"),
         Metric("norm_change", unit="weight", meaning="norm after minus norm before", source="d.(x+y) / (|x| + |y|)"),
     ],
 )
-def weight_change(pair: Pair) -> Iterator[Finding]:
+def weight_change(pair: Pair, checkpoint: Checkpoint, other: Other) -> Iterator[Finding]:
     """Change of every parameter and of the whole network since the preceding checkpoint of the run."""
+    updates = updates_between(other.checkpoint, checkpoint)
     for name, reason in pair.unmatched.items():
         yield Skip(reason, part=name)
     for name, moments in pair.moments.items():
-        yield from _readings(moments, name)
+        yield from _readings(moments, name, updates)
     if pair.moments:
-        yield from _readings(pair.total, "")
+        yield from _readings(pair.total, "", updates)
 
 
-def _readings(moments: Moments, part: str) -> Iterator[Finding]:
+def _readings(moments: Moments, part: str, updates: int | None) -> Iterator[Finding]:
     quality: Quality = "unresolved" if moments.change < moments.floor else "ok"
     yield Reading("absolute_change", math.sqrt(moments.change), part=part, quality=quality)
     yield Reading("norm_change", moments.norm_change, part=part, quality=quality)
@@ -49,4 +56,9 @@ def _readings(moments: Moments, part: str) -> Iterator[Finding]:
         yield Skip("all zero now, so its rotation is undefined", part=part)
         return
     # Growth does not turn a tensor: rounding must be compared with the change's sideways share alone.
-    yield Reading("rotation", moments.angle, part=part, quality="ok" if moments.resolved else "unresolved")
+    turned: Quality = "ok" if moments.resolved else "unresolved"
+    yield Reading("rotation", moments.angle, part=part, quality=turned)
+    # Beyond that cosine it is one that independent directions of this many elements have by chance.
+    if updates is not None and moments.cosine_loss < 1.0 - 4.0 / math.sqrt(moments.count):
+        loss = -math.expm1(math.log1p(-moments.cosine_loss) / updates)
+        yield Reading("rotation_per_update", angle_of(loss), part=part, quality=turned)

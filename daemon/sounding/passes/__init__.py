@@ -4,15 +4,17 @@ from sounding.keeping.past import Course, Line
 from sounding.keeping.series import Series
 from sounding.opening import Opened
 from sounding.passes.checkpoints import Checkpoints
+from sounding.passes.equilibrium import Equilibrium, angle_of, decay_rate, equilibrium_of
 from sounding.passes.gradients import Gradients
 from sounding.passes.layers import Layer, layers_of
 from sounding.passes.magnitudes import Magnitude, Magnitudes
 from sounding.passes.model import Model
-from sounding.passes.optimizer import Optimizer
+from sounding.passes.optimizer import Group, Optimizer
 from sounding.passes.other import Other
 from sounding.passes.pair import Moments, Pair
 from sounding.passes.past import History, Logs, Past
 from sounding.passes.predictions import Predictions
+from sounding.passes.rates import Rates, rates_of, updates_between
 from sounding.passes.scale_invariance import Invariance, ScaleInvariance
 from sounding.passes.spectral import SpectralNorms, Top
 from sounding.passes.symmetries import Symmetries
@@ -22,7 +24,9 @@ from sounding.recipe import Recipe
 __all__ = [
     "Checkpoints",
     "Course",
+    "Equilibrium",
     "Gradients",
+    "Group",
     "History",
     "Invariance",
     "Layer",
@@ -38,6 +42,7 @@ __all__ = [
     "Pair",
     "Past",
     "Predictions",
+    "Rates",
     "Recipe",
     "ScaleInvariance",
     "Series",
@@ -45,5 +50,10 @@ __all__ = [
     "Symmetries",
     "Top",
     "Weights",
+    "angle_of",
+    "decay_rate",
+    "equilibrium_of",
     "layers_of",
+    "rates_of",
+    "updates_between",
 ]
