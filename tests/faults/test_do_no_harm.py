@@ -52,7 +52,7 @@ def handles(process: subprocess.Popen[bytes], below: Path) -> dict[int, set[str]
 
 def is_done(told: Status | None, checkpoints: int) -> bool:
     """Whether a daemon has seen so many checkpoints and owes nothing."""
-    return told is not None and told.stores[0].complete == checkpoints and told.done > 0 and told.owed == 0
+    return told is not None and sum(s.complete for s in told.stores) == checkpoints and told.done > 0 and told.owed == 0
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
