@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sounding import opening
+from sounding.formats import trainer_directory
 from sounding.measuring.extent import reads_only_weights
 from sounding.measuring.measure import measure
 from sounding.passes import Opened, Optimizer, Other, Weights
 from sounding.plugin import Metric, Plugin, plugin, shared_pass
 from sounding.records import Checkpoint, Copy, Ending, Hold, Job, Reading
 from sounding.running.holding import held
+from sounding.stamps import stamp_of
 
 TOTAL = Metric("total", unit="1", meaning="sum of the weights", source="test")
 WEIGHT = torch.arange(12, dtype=torch.float64).reshape(3, 4)
@@ -185,3 +189,19 @@ def test_both_checkpoints_of_a_pair_are_read_from_their_copies(
     assert measured.findings == (Reading("total", 24.0),)
     assert looked.ending is Ending.FAILED, "what was left out of a copy is refused, never taken for absent"
     assert "`other` has no `opened`" in looked.reason
+
+
+def test_a_trainers_directory_is_read_without_its_optimizer(save: Any, job_of: Any, with_plugins: Any, tmp_path: Path):
+    path = tmp_path / "runs" / "checkpoint-1"
+    path.mkdir(parents=True)
+    save_file({"w": WEIGHT}, path / "model.safetensors")
+    (path / "trainer_state.json").write_text('{"global_step": 1}')
+    torch.save({"state": {}, "param_groups": [{"lr": 0.1, "params": []}]}, path / "optimizer.pt")
+    saved = replace(save({"model": {}}), path=str(path), stamp=stamp_of(path), format=trainer_directory.FORMAT.name)
+    job, loaded = job_of(saved, summed), with_plugins(summed)
+    with held(ordered(job, tmp_path), only_weights=reads_only_weights(loaded, job)) as with_copy:
+        copy = with_copy.copies[saved.checkpoint_id]
+        assert sorted(os.listdir(copy.path)) == ["model.safetensors", "trainer_state.json"]
+        shutil.rmtree(path)
+        (result,) = measure(with_copy, loaded)
+    assert (result.ending, result.findings) == (Ending.OK, (Reading("total", 66.0),))

@@ -268,3 +268,10 @@ def test_a_worker_that_died_leaves_its_copies_to_whoever_releases_them(saved: Ch
 
 def test_copying_has_its_own_time(saved: Checkpoint, tmp_path: Path):
     assert patience(job_on(saved, tmp_path)) == saved.size_bytes / 20e6
+
+
+def test_a_room_that_cannot_be_made_costs_the_copy_alone(saved: Checkpoint, tmp_path: Path):
+    (tmp_path / "holds").write_text("in the way")
+    with held(job_on(saved, tmp_path), only_weights=False) as job:
+        assert (copy_of(job).path, copy_of(job).is_lost) == ("", False)
+        assert "cannot be made (Not a directory)" in copy_of(job).reason

@@ -101,7 +101,10 @@ def _copy(checkpoint: Checkpoint, place: Path, hold: Hold, only_weights: bool) -
 
 def _fill(source: Path, target: Path, files: list[FileStamp], hold: Hold) -> None:
     """Copy the files of a checkpoint, with their times. Raises _NoRoomError, ImpossibleError or OSError."""
-    Path(hold.room).mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        Path(hold.room).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _NoRoomError(f"{hold.room} cannot be made ({error.strerror})") from error
     copied: list[FileStamp] = []
     rest: list[FileStamp] = []
     for file in files:
