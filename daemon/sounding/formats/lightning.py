@@ -22,7 +22,7 @@ def is_lightning(structure: bytes) -> bool:
 
 def add_content(digest: Digest, file: BinaryIO, tree: object, members: Mapping[str, Member]) -> None:
     """Take in everything but the callbacks' notes, with checksums and samples of the storages that are used."""
-    storages: dict[tuple[int, int], None] = {}
+    storages: dict[tuple[int, int], int] = {}  # start and size → number
     content = {key: item for key, item in tree.items() if key != _NOTES} if isinstance(tree, Mapping) else tree
     _add(digest, content, storages, {})
     checksums = {(member.start, member.size): member.crc for member in members.values()}
@@ -31,12 +31,11 @@ def add_content(digest: Digest, file: BinaryIO, tree: object, members: Mapping[s
     digest.add_samples(file, storages)
 
 
-def _add(digest: Digest, value: object, storages: dict[tuple[int, int], None], seen: dict[int, int]) -> None:
+def _add(digest: Digest, value: object, storages: dict[tuple[int, int], int], seen: dict[int, int]) -> None:
     """Every value once, in the order of the tree; what was met before is told by its number."""
     if isinstance(value, TensorRef):
         place = (value.storage_start, value.storage_bytes)
-        storages.setdefault(place)
-        number = list(storages).index(place)
+        number = storages.setdefault(place, len(storages))
         digest.add(f"tensor {number} {value.dtype} {value.shape} {value.stride} {value.offset}")
         return
     inner = _inside(value)
