@@ -7,16 +7,21 @@ from pathlib import Path
 
 from end_to_end import train
 
-from sounding.asking.query import connect
+from sounding.asking.query import connect, named_in
+from sounding.measuring.discovery import load
 
 HERE = Path(__file__).parent
-CONFIG = """
+# They stand for all: over weights, over pairs, over data and over gradients. With every bundled one, whatever becomes
+# of one is a matter of all these tests, and their time grows with each.
+PLUGINS = {"weight_norm", "weight_change", "loss", "gradient_norm"}
+WITHOUT = "".join(f"\n[plugins.{name}]\nenabled = false\n" for name in sorted(set(load().plugins) - PLUGINS))
+CONFIG = f"""
 [[stores]]
 path = "runs"
-pattern = "{run}/ckpt_{step}.pt"
+pattern = "{{run}}/ckpt_{{step}}.pt"
 recipe = "recipe.py"
-attributes = ["{run}/config.json"]
-
+attributes = ["{{run}}/config.json"]
+{WITHOUT}
 [daemon]
 scan_seconds = 0.5
 retry_seconds = 0.0
@@ -64,7 +69,7 @@ class Lab:
         )
 
     def sql(self, text: str) -> list[tuple[object, ...]]:
-        return connect(self.results).execute(text).fetchall()
+        return connect(self.results, named_in(text)).execute(text).fetchall()
 
     def values(self) -> dict[tuple[object, ...], object]:
         """Every current reading by its full key; checkpoint identities included."""

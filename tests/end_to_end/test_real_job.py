@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from end_to_end.lab import Lab
+from end_to_end.lab import PLUGINS, Lab
 
 STEPS, EVERY = 60, 10
-PLUGINS = {"weight_norm", "weight_change", "loss", "gradient_norm"}
 
 
 def wait_for(condition, seconds: float = 60.0) -> None:

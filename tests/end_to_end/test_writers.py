@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from end_to_end.lab import WITHOUT
 from safetensors.torch import save_file
 
 from sounding.asking.query import connect
@@ -21,17 +22,17 @@ from sounding.records import State
 from sounding.running.loop import Daemon
 from sounding.running.service import running
 
-CONFIG = """
+CONFIG = f"""
 [[stores]]
 path = "runs"
-pattern = ["{run}/ckpt_{step}.pt", "{run}/ckpt.pt", "{run}/{step}.safetensors", "{run}/checkpoint-{step}"]
+pattern = ["{{run}}/ckpt_{{step}}.pt", "{{run}}/ckpt.pt", "{{run}}/{{step}}.safetensors", "{{run}}/checkpoint-{{step}}"]
 quiet_seconds = 30.0
 
 [daemon]
 events = false
 scan_seconds = 0.01
 nice = 0
-
+{WITHOUT}
 [plugins.loss]
 enabled = false
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import invoke
-from end_to_end.lab import CONFIG, Lab
+from end_to_end.lab import CONFIG, PLUGINS, Lab
 
 from sounding.config import load_config
 from sounding.running.service import watch
@@ -21,7 +21,6 @@ WRONG_OPTION = """
 [plugins.counts]
 top_k = "three"
 """
-GOOD = {"weight_norm", "weight_change", "loss", "gradient_norm"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,7 +65,7 @@ def test_the_culprit_is_named(lab, plugin, ending, words):
 
 def test_all_others_have_their_readings(lab):
     done = set(lab.sql("SELECT plugin, step FROM outcomes WHERE status = 'ok'"))
-    assert done >= {(plugin, 4) for plugin in GOOD} | {(plugin, 2) for plugin in GOOD - {"weight_change"}}
+    assert done >= {(plugin, 4) for plugin in PLUGINS} | {(plugin, 2) for plugin in PLUGINS - {"weight_change"}}
     assert set(lab.settled().values()) == {1}
 
 
