@@ -94,7 +94,7 @@ def test_readings_are_those_of_the_file_opened_by_hand(reference):
                 for (_, step, _, _, _, metric, part, *_), (value, _) in values.items()
                 if (step, metric, part) == (stored["step"], "frobenius", name)
             ]
-            assert found == pytest.approx(expected, rel=1e-12)
+            assert found == pytest.approx(expected, rel=1e-7)  # of float32 weights
 
 
 def test_attributes_of_the_run_are_known(reference):
