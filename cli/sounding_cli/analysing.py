@@ -13,6 +13,8 @@ from sounding.records import SoundingError
 from sounding_cli.screen import Json, blank_table, console, note, print_json, say
 from sounding_cli.shown import texts
 
+_ABREAST = 6  # metrics of one table; more would leave no room for the names of the parts
+
 
 def analyse(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint: a file, or a directory of one.")],
@@ -44,10 +46,14 @@ def analyse(
 
 
 def _print(readings: Sequence[Mapping[str, Any]]) -> None:
-    """A table per plugin: a line per part and split, a column per metric."""
+    """Tables of each plugin: a line per part and split, a column per metric."""
     for name in dict.fromkeys(reading["plugin"] for reading in readings):
-        console().print(_pivoted(name, [reading for reading in readings if reading["plugin"] == name]))
-        say("")
+        own = [reading for reading in readings if reading["plugin"] == name]
+        metrics = list(dict.fromkeys(reading["metric"] for reading in own))
+        for first in range(0, len(metrics), _ABREAST):
+            shown = metrics[first : first + _ABREAST]
+            console().print(_pivoted(name, [reading for reading in own if reading["metric"] in shown]))
+            say("")
     if not readings:
         say("no readings")
 
