@@ -91,20 +91,27 @@ def test_the_trainers_history(tmp_path: Path):
 
 
 def test_a_history_resumed_from_an_older_checkpoint(tmp_path: Path):
-    """The second life begins at 20; what the first logged beyond is no longer part of the run."""
+    """The second life begins at 10; what the first logged beyond is no longer part of the run.
+
+    An evaluation follows the loss of the same update, so that the last known count may lie between the two.
+    """
     desk = Desk(tmp_path, "trainer_state.json")
     log = desk.store / "trainer_state.json"
-    first = [{"step": step, "loss": 10.0 - step / 10} for step in range(10, 60, 10)]
-    second = [{"step": step, "loss": 20.0 - step / 10} for step in range(30, 90, 10)]
-    log.write_text(history(*first))
+
+    def life(value: float, *steps: int) -> list[dict[str, float]]:
+        pairs = [({"step": n, "loss": value - n}, {"step": n, "eval_loss": value + n}) for n in steps]
+        return [entry for pair in pairs for entry in pair]
+
+    shared, first, second = life(1.0, *range(1, 11)), life(1.0, *range(11, 21)), life(2.0, *range(11, 23))
+    log.write_text(history(*shared, *first))
     desk.read()
-    for end in range(1, len(second) + 1):
-        log.write_text(history(*first[:2], *second[:end]))
+    for end in range(len(second) // 2 - 1, len(second) + 1):
+        log.write_text(history(*shared, *second[:end]))
         desk.read()
-        after = [(entry["step"], entry["loss"]) for entry in (*first[:2], *second[:end])]
-        assert desk.series("loss") == after
+        now = [*shared, *second[:end]]
+        for key in ("loss", "eval_loss"):
+            assert desk.series(key) == [(entry["step"], entry[key]) for entry in now if key in entry]
     assert {row[0] for row in desk.rows()} == {1, 2}
-    assert len(desk.rows()) == len(first) + len(second)
 
 
 def test_an_older_copy_of_the_history_says_nothing_new(tmp_path: Path):
