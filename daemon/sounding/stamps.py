@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+import sys
 from pathlib import Path
 
 from sounding.records import Ending, FileStamp, Stamp
@@ -43,7 +44,7 @@ def _collect(directory: str, prefix: str, depth: int, found: list[FileStamp]) ->
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):  # a writer's temporary file, renamed meanwhile
                 if not entry.is_dir(follow_symlinks=False):
-                    found.append(_stamp(prefix + entry.name, entry.stat(follow_symlinks=False)))
+                    found.append(_stamp(sys.intern(prefix + entry.name), entry.stat(follow_symlinks=False)))
                 elif depth > 0:
                     _collect(entry.path, f"{prefix}{entry.name}/", depth - 1, found)
 

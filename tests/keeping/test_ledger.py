@@ -128,13 +128,13 @@ def test_every_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     results = ResultsDirectory(tmp_path / "results", most_loose=2)
     results.prepare()
     read: list[str] = []
-    real = ResultsDirectory.read_rows
+    real = ResultsDirectory.each_row
 
     def counted(of: ResultsDirectory, names: list[str], records: tuple[str, ...]) -> object:
         read.extend(names)
         return real(of, names, records)
 
-    monkeypatch.setattr(ResultsDirectory, "read_rows", counted)
+    monkeypatch.setattr(ResultsDirectory, "each_row", counted)
     ledger = Ledger(results)
     names = []
     for seq in range(1, 5):

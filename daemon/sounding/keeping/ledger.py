@@ -74,7 +74,7 @@ class Ledger:
         names = self.results.files()
         new = [name for name in names if name not in self._read]
         changed: set[RunName] = set()
-        for row in self.results.read_rows(new, tuple(_TAKERS)) if new else ():
+        for row in self.results.each_row(new, tuple(_TAKERS)):
             self.greatest_seq = max(self.greatest_seq, _seq(row))
             _TAKERS[str(row["record"])](self, row)
             if row["run"] is not None:
@@ -130,7 +130,7 @@ class Ledger:
         before = self.recorded.get(path)
         if before is None or before.seq <= _seq(row):
             step: Any = row["step"]
-            stamp = read_stamp(str(row["stamp"]))
+            stamp = checkpoint.stamp if checkpoint is not None else read_stamp(str(row["stamp"]))
             asked = frozenset[str](json.loads(str(row["asked"] or "[]")))
             self.recorded[path] = Recorded(_seq(row), _run(row), step, path, stamp, verdict, checkpoint, asked)
 

@@ -3,7 +3,8 @@
 Training logs have a table and a shelf of their own, so that nobody who asks for readings opens them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sounding.keeping.folding import LOOSE, RESULTS, SORTED_BY
@@ -25,8 +27,9 @@ __all__ = ["ALWAYS", "GRACE", "HOLDS", "SCHEMA", "ResultsDirectory", "remove", "
 
 HOLDS = "holds"  # the room for copies of checkpoints that may vanish
 
-# By default a directory called "lr=0.1" above the results would become a column. (The stubs know only names.)
-_NO_PARTITIONING: Any = None
+_AT_ONCE = 2048  # rows
+_REPEATED = ("store", "run", "model", "over", "plugin", "options_hash", "basis", "status", "reason", "format",
+             *(column.name for column in COLUMNS if column.name.endswith("_source")))  # fmt: skip
 _EMPTY: Mapping[str, Any] = {column.name: None for column in COLUMNS}
 _ARROW = {
     "VARCHAR": pa.string(),
@@ -107,13 +110,20 @@ class ResultsDirectory:
 
     def read_rows(self, names: Sequence[str], records: Sequence[str]) -> list[dict[str, Any]]:
         """All rows of these kinds in these files, in the order of their publication; times are UTC without a zone."""
-        rows: list[dict[str, Any]] = []
+        return sorted(self.each_row(names, records), key=lambda row: int(row["seq"]))
+
+    def each_row(self, names: Sequence[str], records: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The same rows in any order, of which only a few are in memory at once: a folded file holds a million."""
+        wanted = pa.array(records)
         for name in names:
-            wanted = [("record", "in", list(records))]
-            table = pq.read_table(self.jobs / name, filters=wanted, partitioning=_NO_PARTITIONING)
-            filled = [field.name for field in SCHEMA if field.name in table.column_names]
-            rows += [{**_EMPTY, **row} for row in table.select(filled).to_pylist()]
-        return sorted(rows, key=lambda row: int(row["seq"]))
+            with pq.ParquetFile(self.jobs / name) as file:
+                filled = [field.name for field in SCHEMA if field.name in file.schema_arrow.names]
+                repeated = [name for name in _REPEATED if name in filled]
+                groups = _groups(file.metadata, records)
+                for batch in file.iter_batches(_AT_ONCE, groups, columns=filled, use_threads=False):
+                    for row in batch.filter(pc.is_in(batch["record"], wanted)).to_pylist():
+                        row.update((name, sys.intern(row[name])) for name in repeated if row[name] is not None)
+                        yield {**_EMPTY, **row}
 
     def sweep(self, is_live: Callable[[str], bool]) -> list[str]:
         """Delete what was left under `tmp/` and `holds/` by processes that are gone; returns what was deleted."""
@@ -138,6 +148,17 @@ class ResultsDirectory:
     @cached_property
     def _shelf(self) -> Shelf:
         return Shelf(self.jobs, self.tmp, RESULTS, self.at, self.grace, self.most_loose, self.epoch)
+
+
+def _groups(metadata: Any, records: Sequence[str]) -> list[int]:
+    """The groups of rows that may hold such records; folded files are sorted by record."""
+    found: list[int] = []
+    for number in range(metadata.num_row_groups):
+        columns = (metadata.row_group(number).column(each) for each in range(metadata.num_columns))
+        known = next(column.statistics for column in columns if column.path_in_schema == "record")
+        if known is None or not known.has_min_max or any(known.min <= record <= known.max for record in records):
+            found.append(number)
+    return found
 
 
 def remove(path: Path) -> None:

@@ -5,6 +5,7 @@ A row holds only the columns of its kind of record; the writer fills the others 
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, fields
 from datetime import UTC, datetime
@@ -181,7 +182,7 @@ def read_attribute(row: Mapping[str, Any]) -> Attribute:
 
 def read_stamp(text: str) -> Stamp:
     """The stamp of a verdict row."""
-    return tuple(FileStamp(*file) for file in json.loads(text))
+    return tuple(FileStamp(sys.intern(path), *rest) for path, *rest in json.loads(text))
 
 
 def _work_columns(seq: int, recorded_at: datetime, key: Key, subject: Subject) -> Row:

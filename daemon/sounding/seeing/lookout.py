@@ -27,7 +27,7 @@ from sounding.seeing.settle import (
 
 Examine: TypeAlias = Callable[[Sighting, Store], Examination]
 
-_IN_TURN = 1000  # last written checkpoints of so many runs are stat-ed at each look, those of all runs in turn
+_IN_TURN = 250  # last written checkpoints of so many runs are stat-ed at each look, those of all runs in turn
 
 
 @dataclass(frozen=True, slots=True)
