@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from end_to_end.lab import Lab
+from end_to_end.lab import CONFIG, Lab
 from faults.daemon_that_dies import start
 from record import record
 
@@ -31,6 +31,7 @@ POINTS = (
 )
 RUNS = {"a": 0.01, "b": 0.02}  # learning rates
 KILLS, CHECKPOINTS, EVERY = 20, 28, 2  # each life finds one more checkpoint of each run
+LOGS = 'logs = ["{run}/train.jsonl"]\n'
 PATIENCE = "attempts = 50\n"  # a job may be caught by many kills in a row; none of them is its fault
 
 
@@ -107,18 +108,24 @@ def processor_seconds(pid: int) -> float:
 
 def another(lab: Lab, path: Path) -> Lab:
     """The same configuration and recipe, with neither results nor checkpoints."""
-    shutil.copytree(lab.path, path, ignore=shutil.ignore_patterns(".sounding", "*.pt"), dirs_exist_ok=True)
+    shutil.copytree(lab.path, path, ignore=shutil.ignore_patterns(".sounding", "*.pt", "*.jsonl"), dirs_exist_ok=True)
     copied = Lab(path)
     copied.config.write_text(lab.config.read_text() + PATIENCE)
     return copied
 
 
 def feed(lab: Lab, reference: Lab, turn: int) -> None:
-    """Let the next checkpoint of each run appear, so that every life has something to do."""
+    """Let the next checkpoint of each run appear, and its log grow, so that every life has something to do."""
     step = (turn + 1) * EVERY
     for run in RUNS:
+        write_log(lab, run, range(step - EVERY, step))
         name = f"runs/{run}/ckpt_{step}.pt"
         shutil.copyfile(reference.path / name, lab.path / name)
+
+
+def write_log(lab: Lab, run: str, steps: range) -> None:
+    with (lab.path / "runs" / run / "train.jsonl").open("a") as file:
+        file.writelines(f'{{"step": {step}, "loss": {1 / (step + 1)}}}\n' for step in steps)
 
 
 def kill_many_times(lab: Lab, reference: Lab, seed: int, *, cold: bool = False) -> Counter[str]:
@@ -158,15 +165,19 @@ def assert_same(lab: Lab, reference: Lab) -> None:
     assert lab.settled().keys() == reference.settled().keys()
     assert set(lab.settled().values()) == {1}
     assert lab.values() == reference.values()
+    logged = lab.sql("FROM logs ORDER BY ALL")
+    assert logged == reference.sql("FROM logs ORDER BY ALL")
+    assert len(logged) == len(set(logged)) == len(RUNS) * CHECKPOINTS * EVERY
     for room in ("tmp", "holds", "requests"):
         assert list((lab.results / room).iterdir()) == []
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory) -> Lab:
-    lab = Lab.at(tmp_path_factory.mktemp("uninterrupted"))
+    lab = Lab.at(tmp_path_factory.mktemp("uninterrupted"), CONFIG.replace("attributes", f"{LOGS}attributes"))
     for run, lr in RUNS.items():
         lab.train_here(run, CHECKPOINTS * EVERY, EVERY, lr)
+        write_log(lab, run, range(CHECKPOINTS * EVERY))
     live(lab)
     assert set(lab.settled().values()) == {1}
     return lab
