@@ -32,6 +32,7 @@ POINTS = (
 RUNS = {"a": 0.01, "b": 0.02}  # learning rates
 KILLS, CHECKPOINTS, EVERY = 20, 28, 2  # each life finds one more checkpoint of each run
 LOGS = 'logs = ["{run}/train.jsonl"]\n'
+HOLD = "hold = true\n"  # so that kills meet workers that copy, too
 PATIENCE = "attempts = 50\n"  # a job may be caught by many kills in a row; none of them is its fault
 
 
@@ -110,7 +111,7 @@ def another(lab: Lab, path: Path) -> Lab:
     """The same configuration and recipe, with neither results nor checkpoints."""
     shutil.copytree(lab.path, path, ignore=shutil.ignore_patterns(".sounding", "*.pt", "*.jsonl"), dirs_exist_ok=True)
     copied = Lab(path)
-    copied.config.write_text(lab.config.read_text() + PATIENCE)
+    copied.config.write_text(lab.config.read_text().replace("[daemon]", HOLD + "[daemon]") + PATIENCE)
     return copied
 
 
