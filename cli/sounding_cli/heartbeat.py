@@ -40,6 +40,7 @@ class Account:
     size_bytes: int
     free_bytes: int
     total_bytes: int
+    read_only: bool  # the file system of the results: not even a heartbeat can be written
     now: datetime
 
     @property
@@ -56,6 +57,7 @@ class Account:
         """The same for programs; the keys are the same whether a daemon runs, has run, or never did."""
         daemon = {field.name: None for field in fields(Status)} if self.status is None else asdict(self.status)
         disk = {"free_bytes": self.free_bytes, "total_bytes": self.total_bytes, "nearly_full": self.nearly_full}
+        disk["read_only"] = self.read_only
         results = {"path": str(self.results), "files": self.files, "size_bytes": self.size_bytes}
         standing = (Standing.FREE if self.holder is None else self.holder.standing).value
         return {"alive": self.alive, "lock": standing, "daemon": daemon, "results": results, "disk": disk}
@@ -64,10 +66,11 @@ class Account:
 def account(results: Path) -> Account:
     """Look at a results directory and its daemon's heartbeat."""
     sizes = list(_sizes(results))
-    disk = shutil.disk_usage(next(path for path in (results, *results.parents) if path.exists()))
+    existing = next(path for path in (results, *results.parents) if path.exists())
+    disk, read_only = shutil.disk_usage(existing), bool(os.statvfs(existing).f_flag & os.ST_RDONLY)
     return Account(
         results, holder(results), read_status(results),
-        len(sizes), sum(sizes), disk.free, disk.total, datetime.now(UTC),
+        len(sizes), sum(sizes), disk.free, disk.total, read_only, datetime.now(UTC),
     )  # fmt: skip
 
 
@@ -90,6 +93,8 @@ def drawn(account: Account) -> RenderableType:
         ]
         if status.stores:
             parts = [Text(), table_of(_store_rows(status), _columns(status))]
+    if account.read_only:
+        lines.append(_line("disk", "read-only: nothing is measured, and the heartbeat stands still", "red"))
     if account.nearly_full:
         lines.append(_line("disk", f"nearly full: {size_text(account.free_bytes)} left; measuring will stop", "red"))
     return Group(*_daemon_lines(account), *lines, *parts)

@@ -1,10 +1,12 @@
 """`status`, `why` and `redo`."""
 
 import json
+import os
 import shutil
 from collections import namedtuple
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from cli.lab import Lab
@@ -122,6 +124,13 @@ def test_status_names_the_machine_that_holds_the_results_and_may_be_gone(beating
     (beating.results / LOCK).write_text(json.dumps(there))
     assert "held by host node9" in beating.run("status")
     assert beating.json("status")["lock"] == "elsewhere"
+
+
+def test_status_says_when_the_disk_is_read_only(beating: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12, total=10**12))
+    assert "read-only" in beating.run("status")
+    assert beating.json("status")["disk"]["read_only"] is True
 
 
 def test_status_says_when_the_disk_is_nearly_full(beating: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from running.helm import CONFIG, Helm
 from sounding.keeping import results as keeping
 from sounding.keeping import shelf
 from sounding.keeping.results import ResultsDirectory
-from sounding.records import Ending
+from sounding.records import Ending, SoundingError
 from sounding.running import disk as disks
 from sounding.running.pulse import Pulse
 from sounding.running.status import read_status
@@ -222,6 +222,16 @@ def test_with_little_space_left_nothing_is_begun_and_what_was_begun_is_kept(
     helm.close()
     assert helm.readings()[-2:] == ALL[1:]
     assert helm.status().message == ""
+
+
+@pytest.mark.parametrize("number", REFUSALS)
+def test_a_daemon_refuses_to_start_where_nothing_can_be_written(helm: Helm, faults: Faults, number: int):
+    faults.points, faults.number = {"probe"}, number
+    with pytest.raises(SoundingError, match=rf"results cannot be written: {os.strerror(number)}; .*\[results\] path"):
+        disks.make_ready(helm.results)
+    faults.points = set()
+    disks.make_ready(helm.results)
+    assert list(helm.results.tmp.iterdir()) == []
 
 
 def test_a_store_that_is_away_keeps_its_work_owed(helm: Helm, faults: Faults):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from seeing.post import QUIET_CONFIG, Post
 
+from sounding.asking import check as checking
 from sounding.formats import proof
 from sounding.records import Sighting, State
 from sounding.seeing import examine as examining
@@ -223,6 +224,13 @@ def test_what_cannot_be_listed_is_remembered_and_the_rest_is_seen(
         assert post.look() == ([], set())
     assert "a" in post.look()[1]
     assert (problem(post), runs(post), post.lookout.hidden) == ("", {"a", "b"}, set())
+
+
+def test_check_names_a_store_that_cannot_be_listed(post: Post, monkeypatch: pytest.MonkeyPatch):
+    forbid(monkeypatch, post.runs)
+    post.look()
+    (told,) = checking._store(post.settings.stores[0], [], problem(post))
+    assert (told.severity, told.what) == ("error", f"{post.runs} cannot be listed: Permission denied")
 
 
 def test_the_other_stores_are_looked_at_whatever_one_of_them_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

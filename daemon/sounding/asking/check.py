@@ -49,7 +49,7 @@ def _check(settings: Settings, child: Child) -> Iterator[Problem]:
     for store in settings.stores:
         yield from _network(store, lookout.mounts.network.get(store.name, ""))
         here = [each for each in seen.values() if each.sighting.store == store.name]
-        yield from _store(store, here)
+        yield from _store(store, here, lookout.problems.get(store.name, ""))
         yield from check_logs(store, here, child)
         yield from _recipe(settings, store, here, wishes_of(catalogue, settings), child)
 
@@ -70,10 +70,15 @@ def _plugins(settings: Settings, catalogue: Catalogue) -> Iterator[Problem]:
     yield Problem("ok", "plugins", f"{len(catalogue.plugins)} usable: {', '.join(sorted(catalogue.plugins))}")
 
 
-def _store(store: Store, here: list[Seen]) -> Iterator[Problem]:
+def _store(store: Store, here: list[Seen], problem: str) -> Iterator[Problem]:
     where = f"store {store.name}"
-    if not store.path.is_dir():
+    if not os.path.lexists(store.path):
         yield Problem("error", where, f"{store.path} is no directory", "correct its `path`, or create it")
+        return
+    if problem:
+        advice = "mount it, or give this user the right to read it; everything else is watched meanwhile"
+        yield Problem("error", where, problem, advice)
+    if problem and not here:
         return
     if not here:
         patterns = " or ".join(repr(pattern.text) for pattern in store.patterns)

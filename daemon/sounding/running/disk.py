@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sounding.keeping.results import ResultsDirectory
+from sounding.records import SoundingError
 
 _PAUSE = 5.0  # seconds after the disk refused something; doubled with every refusal up to
 _LONGEST_PAUSE = 60.0
-_PROBE_BYTES = 1 << 16
+_PROBE, _PROBE_BYTES = "probe", 1 << 16
 _LOOK_SECONDS = 1.0  # between two looks at the free space
 _REMEDIES = {
     errno.ENOSPC: "free some space there",
@@ -52,7 +53,7 @@ class Disk:
             return False
         was_refused = self._refused
         if was_refused:
-            _try(self.results.tmp / "probe")
+            _try(self.results.tmp / _PROBE)
             self._refused, self.problem = False, ""
         self._next_look = now + _LOOK_SECONDS
         free = shutil.disk_usage(self.results.path).free
@@ -78,6 +79,19 @@ class Disk:
         self._pause = _PAUSE
 
 
+def make_ready(results: ResultsDirectory) -> None:
+    """Make the rooms of a results directory. Raises SoundingError when nothing can be written there."""
+    try:
+        results.prepare()
+        _try(results.tmp / _PROBE)
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "see to it")
+        raise SoundingError(
+            f"{results.path}: results cannot be written: {error.strerror or error}; {remedy}, "
+            f"or name another place under [results] path."
+        ) from error
+
+
 def _try(path: Path) -> None:
     """Write a little, as results are written. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -86,6 +100,6 @@ def _try(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-        path.unlink()
+        path.unlink(missing_ok=True)
     if written < _PROBE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

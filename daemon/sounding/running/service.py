@@ -16,6 +16,7 @@ from sounding.records import Examination, Sighting, SoundingError, State, Verdic
 from sounding.running import catalogue as catalogues
 from sounding.running.clerk import Clerk, in_child
 from sounding.running.crew import Crew, publish_marks
+from sounding.running.disk import make_ready
 from sounding.running.dispatch import Child, Limits, call_and_wait
 from sounding.running.ending import Told, drain, until_told
 from sounding.running.foreman import Foreman
@@ -63,7 +64,7 @@ def running(
     cannot be discovered.
     """
     results = results or ResultsDirectory(settings.results)
-    results.prepare()
+    make_ready(results)
     with Lock(settings.results) as lock, life(), contextlib.ExitStack() as stack:
         publish_marks(results)
         results.sweep(lambda name: False)  # the lock is ours: whoever wrote there is gone
