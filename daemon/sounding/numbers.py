@@ -24,6 +24,16 @@ def pieces(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         yield flat[start : start + CHUNK]
 
 
+def arrays(tensor: torch.Tensor, dtype: torch.dtype) -> Iterator[NDArray[np.floating]]:
+    """The same as numpy's arrays of a type that numpy has; of a tensor on the CPU in that type nothing is copied."""
+    flat = tensor.detach().reshape(-1)
+    if flat.dtype == dtype:
+        whole = flat.numpy()
+        yield from (whole[start : start + CHUNK] for start in range(0, len(whole), CHUNK))
+    else:
+        yield from (piece.to(dtype).numpy() for piece in pieces(flat))
+
+
 def chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """The same in float64: the whole is never copied."""
     exact = accumulating(tensor.device)
@@ -53,13 +63,29 @@ def inner(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
     return float(np.dot(x.astype(np.float64), y.astype(np.float64))) if x.any() and y.any() else 0.0
 
 
+def gram(x: NDArray[np.floating], y: NDArray[np.floating]) -> tuple[float, float, float]:
+    """x·x, x·y and y·y, as exact as `inner`, in less time than three of it."""
+    whole = len(x) - len(x) % _PART
+    if x.dtype == np.float32 and whole == len(x):
+        one, two = x.reshape(-1, _PART), y.reshape(-1, _PART)
+        parts = np.empty((3, len(one)), dtype=np.float32)
+        for place, (left, right) in enumerate(((one, one), (one, two), (two, two))):
+            np.vecdot(left, right, out=parts[place])
+        sums: tuple[float, float, float] = tuple(parts.sum(axis=1, dtype=np.float64).tolist())
+        if all(_FAINT * len(x) < abs(each) < math.inf for each in sums):
+            return sums
+    return inner(x, x), inner(x, y), inner(y, y)
+
+
 def row_squares(matrix: NDArray[np.floating]) -> NDArray[np.float64]:
     """The sum of squares of every row, as exact as `inner`."""
     if matrix.dtype != np.float32:
         return np.asarray(np.vecdot(matrix, matrix), dtype=np.float64)
     rows, width = matrix.shape
-    whole = width - width % _PART
-    parts = matrix[:, :whole].reshape(rows, -1, _PART)
+    count = max(1, math.ceil(width / _PART))
+    part = width // count if width % count == 0 else _PART  # equal parts where there are such: no remainder to treat
+    whole = width - width % part if part else 0
+    parts = matrix[:, :whole].reshape(rows, whole // part if part else 0, part)
     found = np.vecdot(parts, parts).sum(axis=1, dtype=np.float64)
     if whole < width:
         found += np.vecdot(matrix[:, whole:], matrix[:, whole:])

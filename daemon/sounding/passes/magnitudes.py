@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from sounding.passes.weights import Weights
 from sounding.plugin import shared_pass
 
 Floats = NDArray[np.float64]
+Block: TypeAlias = torch.Tensor | NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +98,12 @@ def magnitude_of(tensor: torch.Tensor) -> Magnitude:
     matrix = (
         tensor.detach().reshape(shape[0] if len(shape) > 1 else 1, -1) if tensor.numel() else tensor.new_zeros(0, 0)
     )
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
     sums: list[Floats] = [np.zeros(0)]
     low, high = math.inf, -math.inf
     zeros = nans = infinities = 0
-    for block in _blocks(matrix):
-        values = block.to(torch.float64 if block.dtype == torch.float64 else torch.float32).numpy()
+    for block in _blocks(matrix.numpy() if matrix.dtype == wide else matrix):
+        values = block.to(wide).numpy() if isinstance(block, torch.Tensor) else block
         sums.append(row_squares(values))
         least, greatest = float(values.min()), float(values.max())
         low, high = least if not least >= low else low, greatest if not greatest <= high else high  # NaN wins
@@ -114,7 +117,7 @@ def magnitude_of(tensor: torch.Tensor) -> Magnitude:
     return Magnitude(shape, rows, *((low, high) if tensor.numel() else (0.0, 0.0)), zeros, nans, infinities)
 
 
-def _blocks(matrix: torch.Tensor) -> Iterator[torch.Tensor]:
+def _blocks(matrix: Block) -> Iterator[Block]:
     """Whole rows that fill a core's cache, or, of a row that is longer, its parts one after the other."""
     width = matrix.shape[1]
     if width <= CHUNK:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sounding.numbers import CHUNK, inner, pieces
+from sounding.numbers import CHUNK, arrays, gram, inner
 from sounding.passes.other import Other
 from sounding.passes.weights import Weights
 from sounding.plugin import shared_pass
@@ -107,10 +107,9 @@ def moments_of(before: torch.Tensor, after: torch.Tensor) -> Moments:
     exact = torch.float64 if torch.float64 in (before.dtype, after.dtype) else torch.float32
     buffer = torch.empty(min(CHUNK, before.numel()), dtype=exact).numpy()
     xx = yy = dd = dx = 0.0
-    for one, two in zip(pieces(before), pieces(after), strict=True):
-        x, y = one.to(exact).numpy(), two.to(exact).numpy()
+    for x, y in zip(arrays(before, exact), arrays(after, exact), strict=True):
         d = np.subtract(y, x, out=buffer[: len(x)])
-        squares, cross, changes = inner(x, x), inner(d, x), inner(d, d)
+        squares, cross, changes = gram(x, d)
         after_squares = squares + 2.0 * cross + changes
         if not after_squares > (squares + changes) / 16.0:  # much was cancelled, or it is not a number
             after_squares = inner(y, y)
