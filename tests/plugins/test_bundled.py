@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import sounding_plugins
-from sounding.measuring.discovery import describe
+from sounding.measuring.discovery import describe, load
 
 ROOT = Path(__file__).parents[2]
 SHEETS = {name: sheet for name, sheet in describe({}, {}).plugins.items() if ": sounding_plugins." in sheet.origin}
@@ -38,3 +38,10 @@ def test_its_page_tells_formula_unit_source_cost_and_traps(name: str):
         assert word in page, word
     for thing in (*SHEETS[name].metrics, *SHEETS[name].options):
         assert f"`{thing.name}" in page, thing.name
+
+
+def test_every_pass_is_on_the_page_of_passes():
+    page = (ROOT / "docs" / "passes.md").read_text()
+    own = [name for name, each in load().passes.items() if each.function.__module__.startswith("sounding.passes")]
+    missing = [name for name in own if f"`{name}`" not in page]
+    assert missing == []
