@@ -87,7 +87,7 @@ def make_ready(results: ResultsDirectory) -> None:
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "see to it")
         raise SoundingError(
-            f"{results.path}: results cannot be written: {error.strerror or error}; {remedy}, "
+            f"{error.filename or results.path}: results cannot be written: {error.strerror or error}; {remedy}, "
             f"or name another place under [results] path."
         ) from error
 
