@@ -4,7 +4,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pytest
 from end_to_end import train
 
 from sounding.asking.query import connect, named_in
@@ -14,6 +16,7 @@ HERE = Path(__file__).parent
 # They stand for all: over weights, over pairs, over data and over gradients. With every bundled one, whatever becomes
 # of one is a matter of all these tests, and their time grows with each.
 PLUGINS = {"weight_norm", "weight_change", "loss", "gradient_norm"}
+ITERATED = {"spectral", "stable_rank"}  # metrics right to their residual, 1e-4 squared, wherever they start
 WITHOUT = "".join(f"\n[plugins.{name}]\nenabled = false\n" for name in sorted(set(load().plugins) - PLUGINS))
 CONFIG = f"""
 [[stores]]
@@ -88,3 +91,15 @@ class Lab:
             "FROM outcomes_all WHERE status IN ('ok', 'skipped') GROUP BY ALL"
         )
         return {row[:-1]: int(str(row[-1])) for row in rows}
+
+
+def assert_equal(found: dict[tuple[object, ...], Any], expected: dict[tuple[object, ...], Any]) -> None:
+    """Digit by digit, but for what an iteration found that started from what its worker remembered."""
+    iterated = {key for key in expected if not ITERATED.isdisjoint(map(str, key))}
+    assert iterated
+    assert {key: found[key] for key in found.keys() - iterated} == {
+        key: expected[key] for key in expected.keys() - iterated
+    }
+    for key in iterated:
+        (value, label), (expected_value, expected_label) = found[key], expected[key]
+        assert (value, label) == (pytest.approx(expected_value, rel=1e-6), expected_label), key

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from end_to_end.lab import CONFIG, Lab
+from end_to_end.lab import CONFIG, Lab, assert_equal
 from faults.daemon_that_dies import start
 from record import record
 
@@ -32,7 +31,6 @@ POINTS = (
 )
 RUNS = {"a": 0.01, "b": 0.02}  # learning rates
 KILLS, CHECKPOINTS, EVERY = 20, 28, 2  # each life finds one more checkpoint of each run
-ITERATED = {"spectral", "stable_rank"}  # metrics right to their residual, 1e-4 squared, wherever they start
 LOGS = 'logs = ["{run}/train.jsonl"]\n'
 HOLD = "hold = true\n"  # so that kills meet workers that copy, too
 PATIENCE = "attempts = 50\n"  # a job may be caught by many kills in a row; none of them is its fault
@@ -173,18 +171,6 @@ def assert_same(lab: Lab, reference: Lab) -> None:
     assert len(logged) == len(set(logged)) == len(RUNS) * CHECKPOINTS * EVERY
     for room in ("tmp", "holds", "requests"):
         assert list((lab.results / room).iterdir()) == []
-
-
-def assert_equal(found: dict[tuple[object, ...], Any], expected: dict[tuple[object, ...], Any]) -> None:
-    """Digit by digit, but for what an iteration found that started from what its worker remembered."""
-    iterated = {key for key in expected if not ITERATED.isdisjoint(map(str, key))}
-    assert iterated
-    assert {key: found[key] for key in found.keys() - iterated} == {
-        key: expected[key] for key in expected.keys() - iterated
-    }
-    for key in iterated:
-        (value, label), (expected_value, expected_label) = found[key], expected[key]
-        assert (value, label) == (pytest.approx(expected_value, rel=1e-6), expected_label), key
 
 
 @pytest.fixture(scope="module")
