@@ -30,7 +30,8 @@ POINTS = (
     "after_unlink",
 )
 RUNS = {"a": 0.01, "b": 0.02}  # learning rates
-KILLS, CHECKPOINTS, EVERY = 20, 28, 2  # each life finds one more checkpoint of each run
+KILLS, CHECKPOINTS, EVERY = 20, 16, 2  # each life finds one more checkpoint, of one run or of the other
+TURNS = len(RUNS) * CHECKPOINTS
 LOGS = 'logs = ["{run}/train.jsonl"]\n'
 HOLD = "hold = true\n"  # so that kills meet workers that copy, too
 PATIENCE = "attempts = 50\n"  # a job may be caught by many kills in a row; none of them is its fault
@@ -116,12 +117,15 @@ def another(lab: Lab, path: Path) -> Lab:
 
 
 def feed(lab: Lab, reference: Lab, turn: int) -> None:
-    """Let the next checkpoint of each run appear, and its log grow, so that every life has something to do."""
-    step = (turn + 1) * EVERY
-    for run in RUNS:
-        write_log(lab, run, range(step - EVERY, step))
-        name = f"runs/{run}/ckpt_{step}.pt"
-        shutil.copyfile(reference.path / name, lab.path / name)
+    """Let the next checkpoint of a run appear, and its log grow, so that every life has something to do.
+
+    Each run has two turns at a time: one for a kill at a named point, one for a kill at random.
+    """
+    run = list(RUNS)[turn // 2 % len(RUNS)]
+    step = (turn // (2 * len(RUNS)) * 2 + turn % 2 + 1) * EVERY
+    write_log(lab, run, range(step - EVERY, step))
+    name = f"runs/{run}/ckpt_{step}.pt"
+    shutil.copyfile(reference.path / name, lab.path / name)
 
 
 def write_log(lab: Lab, run: str, steps: range) -> None:
@@ -136,7 +140,7 @@ def kill_many_times(lab: Lab, reference: Lab, seed: int, *, cold: bool = False) 
     ends: Counter[str] = Counter()
     feed(lab, reference, 0)
     whole = live(lab, cold=cold)
-    for turn in range(1, CHECKPOINTS):
+    for turn in range(1, TURNS):
         feed(lab, reference, turn)
         if turn % 2 == 0:
             ends[live_until_killed(lab, points[turn // 2 % len(points)], choice.randint(1, 2), cold=cold)] += 1
@@ -145,7 +149,7 @@ def kill_many_times(lab: Lab, reference: Lab, seed: int, *, cold: bool = False) 
             ends[live_until(lab, choice.uniform(0.05, 0.95) * whole, victim, choice, cold=cold)] += 1
         if ends.total() - ends["lived"] == KILLS:
             break
-    for rest in range(turn + 1, CHECKPOINTS):
+    for rest in range(turn + 1, TURNS):
         feed(lab, reference, rest)
     return ends
 
