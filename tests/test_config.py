@@ -7,7 +7,7 @@ from making import CONFIG, settings_in
 from pydantic import BaseModel
 
 from sounding.config import DaemonTable, ResultsTable, StoreTable, cores, load_config
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 STORE = '[[stores]]\npath = "runs"\n'
 

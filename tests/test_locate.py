@@ -8,8 +8,8 @@ import pytest
 from making import CONFIG
 
 from sounding.config import load_config
+from sounding.errors import SoundingError
 from sounding.locate import find_config, results_path
-from sounding.records import SoundingError
 
 
 @pytest.fixture(autouse=True)

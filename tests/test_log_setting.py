@@ -6,8 +6,8 @@ import pytest
 from making import settings_in
 
 from sounding.config import Store
+from sounding.errors import SoundingError
 from sounding.log_setting import LogSetting, kind_of
-from sounding.records import SoundingError
 
 PATTERN = "{run}/ckpt_{step}.pt"
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sounding.errors import SoundingError
 from sounding.pattern import compile_pattern
-from sounding.records import SoundingError
 
 
 def parts_of(pattern: str, path: str):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding.schedule import parse_schedule
 
 

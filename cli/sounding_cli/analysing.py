@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding_cli.screen import Json, blank_table, console, note, print_json, say
 from sounding_cli.shown import texts
 

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeAlias
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 Row: TypeAlias = dict[str, object]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding.running.lock import Holder, forget
 from sounding.running.logbook import LOG_FILE, Reader
 from sounding.running.status import Status, duration_text

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding_cli.place import place_of
 from sounding_cli.screen import Json, console, print_json, say
 

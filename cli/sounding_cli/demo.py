@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding.running.status import Status
 from sounding_cli.heartbeat import work_text
 from sounding_cli.readings import Wanted, readings

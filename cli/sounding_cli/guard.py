@@ -9,7 +9,7 @@ from typing import ParamSpec
 
 import typer
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 P = ParamSpec("P")
 

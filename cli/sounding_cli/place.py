@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sounding.errors import SoundingError
 from sounding.locate import find_config, results_path
-from sounding.records import SoundingError
 
 if TYPE_CHECKING:
     from sounding.config import Settings

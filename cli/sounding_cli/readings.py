@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding_cli.ask import Row, ask, unknown
 
 _READINGS = """

@@ -7,7 +7,7 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding_cli.heartbeat import account, drawn
 from sounding_cli.place import place_of
 from sounding_cli.screen import Column, Json, console, print_json, say, table_of

@@ -1,13 +1,14 @@
 """Sounding watches checkpoints of training jobs, measures them, and keeps the readings where anyone can query them."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sounding.plugin import Accumulator, Metric, Run, Unavailable, accumulator, plugin, shared_pass
-from sounding.records import Checkpoint, Curve, Finding, Reading, Skip, SoundingError
-
 if TYPE_CHECKING:
     from sounding.asking.notebook import Soundings
+    from sounding.contract import Accumulator, Metric, Run, Unavailable, accumulator, plugin, shared_pass
+    from sounding.errors import SoundingError
+    from sounding.records import Checkpoint, Curve, Finding, Reading, Skip
 
 __all__ = [
     "Accumulator",
@@ -26,6 +27,20 @@ __all__ = [
     "shared_pass",
 ]
 __version__ = "0.1.0"
+
+_PLACES = {
+    "sounding.contract": ("Accumulator", "Metric", "Run", "Unavailable", "accumulator", "plugin", "shared_pass"),
+    "sounding.errors": ("SoundingError",),
+    "sounding.records": ("Checkpoint", "Curve", "Finding", "Reading", "Skip"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """What authors import from here, loaded when it is: a command that asks for results needs none of it."""
+    for place, names in _PLACES.items():
+        if name in names:
+            return getattr(import_module(place), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def open(results: "str | Path") -> "Soundings":

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
 
+from sounding.errors import SoundingError
 from sounding.locate import DEFAULT_RESULTS, from_config, read_toml
 from sounding.log_setting import LogSetting, log_setting
 from sounding.pattern import Pattern, compile_pattern
-from sounding.records import SoundingError
 from sounding.schedule import Schedule, parse_schedule
 
 

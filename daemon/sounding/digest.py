@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 
 def digest_of(values: Iterable[object]) -> str:

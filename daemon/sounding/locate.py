@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 CONFIG_NAME = "sounding.toml"
 DEFAULT_RESULTS = ".sounding"

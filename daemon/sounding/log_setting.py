@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 Kind: TypeAlias = Literal["csv", "jsonl", "history", "events"]
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import cross_entropy
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 IGNORED = -100  # target of a position that does not count, torch's convention
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 Shape = tuple[int, ...]
 

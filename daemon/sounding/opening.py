@@ -11,9 +11,10 @@ from types import TracebackType
 
 import torch
 
+from sounding.errors import SoundingError
 from sounding.formats import format_of
 from sounding.formats.proof import ImpossibleError, UnfinishedError
-from sounding.records import Pieces, Product, SoundingError, Stored, TensorRef
+from sounding.records import Pieces, Product, Stored, TensorRef
 from sounding.seeing.contents import contents_of
 
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if os.uname().sysname == "Linux" else 0)
@@ -110,8 +111,8 @@ class Opened:
             if len(view) < ref.storage_bytes:
                 raise SoundingError(f"{ref.file} has become shorter while it was read.")
             if ref.storage_start % item:
-                # torch cannot map what begins at an odd byte, as in safetensors and legacy files. The copy lives as long
-                # as the tensors on it: a checkpoint of such tensors may be larger than memory.
+                # torch cannot map what begins at an odd byte, as in safetensors and legacy files. The copy lives as
+                # long as the tensors on it: a checkpoint of such tensors may be larger than memory.
                 copy = self._copies.get(key)
                 if copy is None:
                     copy = self._copies[key] = memoryview(bytearray(view))

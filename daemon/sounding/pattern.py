@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 PROGRESS = ("step", "updates", "epoch", "tokens", "examples")
 

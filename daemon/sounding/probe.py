@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import default_collate
 
 from sounding.digest import digest_of
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 Data: TypeAlias = Any  # (inputs, targets), or a map-style Dataset; inputs a tensor, or a dict or tuple of tensors
 PerExample: TypeAlias = Any  # a sequence as long as the train split, or a mapping from split to such a sequence

@@ -14,10 +14,11 @@ from typing import Any
 from torch import nn
 
 from sounding.blame import describe_error
+from sounding.contract import Run
+from sounding.errors import SoundingError
 from sounding.losses import Losses, checked_losses, default_loss
-from sounding.plugin import Run
 from sounding.probe import Probe
-from sounding.records import Checkpoint, RecipeSheet, SoundingError
+from sounding.records import Checkpoint, RecipeSheet
 from sounding.seeds import seeded
 
 __all__ = ["Probe", "Recipe", "load_recipe", "survey"]

@@ -17,13 +17,6 @@ Cost: TypeAlias = Literal["weights", "data", "gradient", "curvature", "offline"]
 Quality: TypeAlias = Literal["ok", "unconverged", "unresolved"]
 
 
-class SoundingError(Exception):
-    """A mistake that a person can mend; the message says what, where, what was expected and what to do next.
-
-    Entry points print the message alone, without a traceback.
-    """
-
-
 # --- seeing ---------------------------------------------------------------------------------------------------------
 
 

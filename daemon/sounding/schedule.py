@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 _EXPECTED = 'expected "all", "every N", "log2", "first", "last" or several of them with commas, such as "first,last"'
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from sounding.plugin import Pass, Plugin
+from sounding.contract import Pass, Plugin
 from sounding.records import Finding
 
 if TYPE_CHECKING:

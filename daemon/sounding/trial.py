@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sounding.digest import digest_of
+from sounding.errors import SoundingError
 from sounding.measuring.bench import Bench
 from sounding.measuring.collecting import AnyPass, AnyPlugin, Found
 from sounding.measuring.discovery import Loaded, assemble, load
@@ -29,7 +30,6 @@ from sounding.records import (
     Job,
     Key,
     RunInput,
-    SoundingError,
     Subject,
     Task,
     TaskResult,

@@ -10,7 +10,7 @@ from sounding import open as open_results
 from sounding.asking.query import connect, make_views_of, open_memory
 from sounding.asking.readonly import guarded, run_guarded
 from sounding.asking.views import LOG
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 TYPES = ["VARCHAR", "VARCHAR", "BIGINT", "BIGINT", "VARCHAR", "DOUBLE", "VARCHAR"]
 LOGGED = [("f", 1, 0, "loss", 3.0), ("f", 1, 10, "loss", 2.0), ("f", 2, 10, "loss", 1.5), ("f", 2, 20, "loss", 1.0)]

@@ -6,7 +6,7 @@ import pytest
 
 from sounding.asking.propose import document, propose
 from sounding.config import load_config
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 
 def make(root: Path, *names: str) -> Path:

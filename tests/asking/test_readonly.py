@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from sounding.asking.readonly import guarded, run_guarded
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 PROTECTED = "kept as it was"
 

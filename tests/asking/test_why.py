@@ -8,6 +8,7 @@ import pytest
 from making import CONFIG, START, checkpoint, pair, publish, results_in, settings_in, sheet
 
 from sounding.asking.why import Explanation, why
+from sounding.errors import SoundingError
 from sounding.keeping.rows import Row, attribute_row, outcome_row, verdict_row
 from sounding.records import (
     Attribute,
@@ -19,7 +20,6 @@ from sounding.records import (
     PluginSheet,
     Refusal,
     Sighting,
-    SoundingError,
     State,
     Subject,
     Verdict,

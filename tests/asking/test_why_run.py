@@ -8,6 +8,7 @@ from making import CONFIG, START, checkpoint, ended, publish, results_in, settin
 
 from sounding.asking.again import ask_again
 from sounding.asking.why import why
+from sounding.errors import SoundingError
 from sounding.keeping.requests import Redo
 from sounding.keeping.rows import outcome_row, result_rows, setting_row, verdict_row
 from sounding.records import (
@@ -18,7 +19,6 @@ from sounding.records import (
     Outcome,
     PluginSheet,
     Sighting,
-    SoundingError,
     State,
     Subject,
     Verdict,

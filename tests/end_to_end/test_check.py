@@ -7,7 +7,7 @@ from end_to_end.lab import CONFIG, HERE, Lab
 from sounding.asking.check import check
 from sounding.asking.problem import Problem
 from sounding.config import load_config
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding.running.service import watch
 
 GOOD = (HERE / "recipe.py").read_text()

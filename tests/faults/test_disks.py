@@ -11,10 +11,11 @@ import duckdb
 import pytest
 from running.helm import CONFIG, Helm
 
+from sounding.errors import SoundingError
 from sounding.keeping import results as keeping
 from sounding.keeping import shelf
 from sounding.keeping.results import ResultsDirectory
-from sounding.records import Ending, SoundingError
+from sounding.records import Ending
 from sounding.running import disk as disks
 from sounding.running.pulse import Pulse
 from sounding.running.status import read_status

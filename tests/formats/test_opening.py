@@ -9,8 +9,9 @@ import pytest
 import safetensors.torch
 import torch
 
+from sounding.errors import SoundingError
 from sounding.opening import Opened, open_checkpoint
-from sounding.records import Opaque, SoundingError, TensorRef
+from sounding.records import Opaque, TensorRef
 
 
 def _leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from making import START, checkpoint, ended, pair, publish, results_in, sheet, task_on
 
+from sounding.errors import SoundingError
 from sounding.keeping.past import Course, Line, read_courses
 from sounding.keeping.results import ResultsDirectory
 from sounding.keeping.rows import result_rows, verdict_row
@@ -22,7 +23,6 @@ from sounding.records import (
     Reading,
     RunInput,
     Sighting,
-    SoundingError,
     State,
     Subject,
     Task,

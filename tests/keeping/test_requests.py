@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from making import checkpoint, outcome, sheet, task_on
 
+from sounding.errors import SoundingError
 from sounding.keeping.requests import DIRECTORY, Redo, read_requests, request_redo
-from sounding.records import SoundingError
 
 
 def test_requests_come_back_oldest_first(tmp_path: Path):

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 from sounding import opening
+from sounding.contract import Metric, Plugin, plugin, shared_pass
 from sounding.formats import trainer_directory
 from sounding.measuring.extent import reads_only_weights
 from sounding.measuring.measure import measure
 from sounding.passes import Opened, Optimizer, Other, Weights
-from sounding.plugin import Metric, Plugin, plugin, shared_pass
 from sounding.records import Checkpoint, Copy, Ending, Hold, Job, Reading
 from sounding.running.holding import held
 from sounding.stamps import stamp_of

@@ -7,6 +7,7 @@ import pytest
 import torch
 from making import checkpoint, ended, sheet, task_on
 
+from sounding.errors import SoundingError
 from sounding.measuring.devices import (
     NoRoom,
     Room,
@@ -16,7 +17,7 @@ from sounding.measuring.devices import (
     release,
     what_would_fit,
 )
-from sounding.records import Ending, SoundingError
+from sounding.records import Ending
 
 GIB = 1 << 30
 BUSY = "GPU 0: CUDA out of memory. Tried to allocate 2.00 GiB."

@@ -16,7 +16,7 @@ WORKER_SIDE_MODULES = {
     "batch", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds", "sketch",
     "spectra", "testing", "trial",
 }  # fmt: skip
-PUBLIC_MODULES = {"plugin", "records", "passes", "numbers", "sketch", "spectra", "fitting"}
+PUBLIC_MODULES = {"contract", "errors", "records", "passes", "numbers", "sketch", "spectra", "fitting"}
 PARENTS = (
     "sounding",
     "sounding.running.service",

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 
 def add(one: int, other: int) -> int:

@@ -10,9 +10,10 @@ from making import START, sheet, wish
 from running.shop import Puppet
 from seeing.post import QUIET_CONFIG, Post
 
+from sounding.errors import SoundingError
 from sounding.keeping.rows import read_outcome
 from sounding.logs.reading import LogsRead
-from sounding.records import Catalogue, Ending, Job, Outcome, Reading, SoundingError, TaskResult
+from sounding.records import Catalogue, Ending, Job, Outcome, Reading, TaskResult
 from sounding.running import worker
 from sounding.running.clerk import Clerk
 from sounding.running.crew import Crew

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from sounding.config import Settings, cores, load_config
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding.running.background import start, stop
 from sounding.running.lock import LOCK, Holder, Lock, holder
 from sounding.running.machine import Machine, born, this_machine

@@ -7,7 +7,8 @@ import pytest
 from making import sheet, uses
 
 from sounding.config import load_config
-from sounding.records import Catalogue, MetricSheet, OptionSheet, Refusal, SoundingError
+from sounding.errors import SoundingError
+from sounding.records import Catalogue, MetricSheet, OptionSheet, Refusal
 from sounding.running.catalogue import CACHE, catalogue, recall, remember
 
 BUNDLED = {"weight_norm", "weight_change", "loss", "gradient_norm"}

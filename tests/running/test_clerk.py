@@ -13,12 +13,13 @@ from making import checkpoint, settings_in, sighting, stamp
 
 from sounding.asking.query import connect
 from sounding.config import Settings
+from sounding.errors import SoundingError
 from sounding.keeping.listing import is_fold
 from sounding.keeping.logbook import read_places
 from sounding.keeping.results import ResultsDirectory
 from sounding.keeping.series import read_series
 from sounding.logs.reading import LogsRead, read_logs
-from sounding.records import SoundingError, State, Verdict
+from sounding.records import State, Verdict
 from sounding.running.clerk import Clerk, Read
 from sounding.seeing.lookout import Seen
 

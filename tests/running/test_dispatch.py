@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from sounding.records import Ending, SoundingError
+from sounding.errors import SoundingError
+from sounding.records import Ending
 from sounding.running import dispatch
 from sounding.running.dispatch import Child, Death, Died, Limits, call_and_wait
 from sounding.running.worker import Answer, Call

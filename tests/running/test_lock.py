@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding.running.lock import LOCK, Holder, Lock, Standing, forget, holder, judge
 from sounding.running.machine import Machine, born, this_machine
 from sounding.running.status import Status, write_status

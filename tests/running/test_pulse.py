@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding.running.pulse import Pulse, TakenOver
 from sounding.running.status import Status, read_status, write_status
 

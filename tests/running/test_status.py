@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding.running.status import (
     HEARTBEAT,
     Running,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from making import checkpoint
 
-from sounding.plugin import Run
+from sounding.contract import Run
 from sounding.records import RecipeSheet
 from sounding.running.surveys import Surveys
 

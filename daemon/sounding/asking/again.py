@@ -4,8 +4,8 @@ import difflib
 from pathlib import Path
 
 from sounding.asking.query import connect
+from sounding.errors import SoundingError
 from sounding.keeping.requests import Redo, request_redo
-from sounding.records import SoundingError
 
 _MATCHING = """
     SELECT count(*) FROM (

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sounding.contract import Run
 from sounding.deciding.plan import basis, checkpoint_identity
-from sounding.plugin import Run
+from sounding.errors import SoundingError
 from sounding.records import (
     Catalogue,
     Checkpoint,
@@ -22,7 +23,6 @@ from sounding.records import (
     RecipeSheet,
     Sighting,
     Skip,
-    SoundingError,
     State,
     Subject,
     Task,

@@ -10,9 +10,10 @@ from sounding.asking.problem import Problem
 from sounding.config import Settings, Store
 from sounding.deciding.plan import Wish
 from sounding.deciding.policy import wishes_of
+from sounding.errors import SoundingError
 from sounding.keeping.ledger import Ledger
 from sounding.keeping.results import ResultsDirectory
-from sounding.records import Catalogue, Job, Key, SoundingError, State, Subject, Task
+from sounding.records import Catalogue, Job, Key, State, Subject, Task
 from sounding.running import catalogue as catalogues
 from sounding.running.dispatch import Child, Limits, call_and_wait
 from sounding.running.service import Examiner, look_at

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from sounding.asking.problem import Problem
 from sounding.config import Store
+from sounding.errors import SoundingError
 from sounding.log_setting import LogSetting
 from sounding.logs.finding import Finder
 from sounding.logs.reading import LogFile
-from sounding.records import SoundingError
 from sounding.running.clerk import READ, last_written
 from sounding.running.dispatch import Child, call_and_wait
 from sounding.seeing.lookout import Seen

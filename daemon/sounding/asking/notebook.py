@@ -9,7 +9,7 @@ import duckdb
 from sounding.asking.query import make_views_of, named_in, open_memory, retried
 from sounding.asking.readonly import in_words, refuse_all_but_reading
 from sounding.asking.views import METRIC, READING
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 if TYPE_CHECKING:  # both are imported by DuckDB, and only when asked for
     import pandas

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 _DEPTH = 5  # directories below the one given that are looked into
 _ENTRIES = 50_000  # names that are looked at; enough to see a pattern

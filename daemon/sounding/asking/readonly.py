@@ -10,8 +10,8 @@ import duckdb
 
 from sounding.asking.query import NAMES, connect, make_views_of, named_in, open_memory, retried
 from sounding.asking.views import VIEWS
+from sounding.errors import SoundingError
 from sounding.keeping.listing import quoted
-from sounding.records import SoundingError
 
 NOWHERE = os.devnull  # a results directory without files
 _EXPLAIN = re.compile(r"\A\s*explain\s+(analyze\s+|\([^()]*\)\s*)?", re.IGNORECASE)

@@ -10,6 +10,7 @@ from sounding.asking.why_run import explain_runs, is_over_run
 from sounding.config import Settings, Store
 from sounding.deciding.patience import given_up
 from sounding.deciding.policy import patience
+from sounding.errors import SoundingError
 from sounding.keeping.ledger import Ledger, Recorded
 from sounding.keeping.results import ResultsDirectory
 from sounding.records import (
@@ -19,7 +20,6 @@ from sounding.records import (
     Ending,
     Outcome,
     PluginSheet,
-    SoundingError,
     Stamp,
     State,
 )
@@ -204,9 +204,7 @@ def _unknown(settings: Settings, text: str) -> str:
     for store in settings.stores:
         if path.exists() and store.path in path.parents:
             return _unmatched(path, store)
-    return (
-        f"{text}: no checkpoint by that path, id or RUN@STEP is known; `sounding checkpoints` lists those that are."
-    )
+    return f"{text}: no checkpoint by that path, id or RUN@STEP is known; `sounding checkpoints` lists those that are."
 
 
 def _absolute(text: str) -> str:

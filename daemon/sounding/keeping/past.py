@@ -9,8 +9,9 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from sounding.errors import SoundingError
 from sounding.keeping.listing import in_memory, table_function
-from sounding.records import RunInput, SoundingError
+from sounding.records import RunInput
 
 Floats: TypeAlias = NDArray[np.float64]
 

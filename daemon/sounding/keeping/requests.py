@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sounding.records import Outcome, SoundingError
+from sounding.errors import SoundingError
+from sounding.records import Outcome
 
 DIRECTORY = "requests"
 

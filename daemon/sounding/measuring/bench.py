@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from sounding.contract import OF_ONE, Run
+from sounding.errors import SoundingError
 from sounding.keeping.past import read_courses
 from sounding.keeping.series import read_series
 from sounding.measuring.collecting import AnyPass, AnyPlugin
@@ -16,9 +18,8 @@ from sounding.measuring.pairing import asked_of_one, asked_of_other, offered_by_
 from sounding.measuring.supply import PassFailure, Supply
 from sounding.opening import Opened, open_checkpoint
 from sounding.passes import History, Logs, Other, Past
-from sounding.plugin import OF_ONE, Run
 from sounding.recipe import Recipe, load_recipe
-from sounding.records import Checkpoint, Copy, Ending, Job, RecipeSheet, SoundingError, Subject, Task
+from sounding.records import Checkpoint, Copy, Ending, Job, RecipeSheet, Subject, Task
 
 
 class Bench:

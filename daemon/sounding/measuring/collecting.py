@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from sounding.blame import describe_error
-from sounding.plugin import Pass, Plugin
+from sounding.contract import Pass, Plugin
 from sounding.records import Refusal
 
 GROUP = "sounding.plugins"

@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 import torch
 
-from sounding.records import Ending, SoundingError, TaskResult
+from sounding.errors import SoundingError
+from sounding.records import Ending, TaskResult
 
 _LEAST_BYTES = 1 << 30  # what a job is taken to need at least: the device's own state, and a batch
 _ADVICE = "or a probe of shorter examples"

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
+from sounding.contract import ROOTS, Pass, Plugin, Run
+from sounding.errors import SoundingError
 from sounding.measuring.collecting import CORE, WITHOUT, AnyPass, AnyPlugin, Found, collect, installed
 from sounding.measuring.options import options_hash, resolve, sheets, suggest, type_name
 from sounding.measuring.reach import out_of_reach
 from sounding.passes import Opened, Other, Past, Recipe
-from sounding.plugin import ROOTS, Pass, Plugin, Run
-from sounding.records import Catalogue, Checkpoint, PassSheet, PluginSheet, Refusal, SoundingError
+from sounding.records import Catalogue, Checkpoint, PassSheet, PluginSheet, Refusal
 
 ROOT_TYPES: Mapping[str, object] = {
     "opened": Opened,

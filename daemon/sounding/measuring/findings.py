@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
+from sounding.contract import Metric
+from sounding.errors import SoundingError
 from sounding.measuring.collecting import AnyPlugin
 from sounding.measuring.options import suggest
-from sounding.plugin import Metric
-from sounding.records import Curve, Finding, Quality, Reading, Skip, SoundingError
+from sounding.records import Curve, Finding, Quality, Reading, Skip
 
 _NUMBERS = ("value", "low", "high", "stderr")
 _WHOLE = ("depth", "index")

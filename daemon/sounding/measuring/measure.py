@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from sounding.blame import describe_error
+from sounding.errors import SoundingError
 from sounding.measuring.bench import Bench
 from sounding.measuring.collecting import AnyPlugin
 from sounding.measuring.discovery import Loaded, load
@@ -14,7 +15,7 @@ from sounding.measuring.leaks import Watch
 from sounding.measuring.options import resolve, suggest
 from sounding.measuring.supply import PassFailure
 from sounding.recipe import Recipe
-from sounding.records import Checkpoint, Copy, Ending, Finding, Job, Skip, SoundingError, Task, TaskResult
+from sounding.records import Checkpoint, Copy, Ending, Finding, Job, Skip, Task, TaskResult
 from sounding.seeds import seeded
 from sounding.stamps import change_of
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
-from sounding.plugin import Option
-from sounding.records import OptionSheet, SoundingError
+from sounding.contract import Option
+from sounding.errors import SoundingError
+from sounding.records import OptionSheet
 
 
 def resolve(owner: str, options: Sequence[Option], given: Mapping[str, object]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
+from sounding.contract import OF_A_RUN, OF_ONE
 from sounding.measuring.collecting import AnyPlugin
-from sounding.plugin import OF_A_RUN, OF_ONE
 
 
 def out_of_reach(plugin: AnyPlugin, transitive: Callable[[Iterable[str]], tuple[str, ...]]) -> str | None:

@@ -5,13 +5,14 @@ from functools import partial
 from typing import Any
 
 from sounding.blame import describe_error
+from sounding.errors import SoundingError
 from sounding.measuring.bench import Bench
 from sounding.measuring.discovery import load
 from sounding.measuring.supply import PassFailure
 from sounding.measuring.traversal import take, undisturbed
 from sounding.passes import Model
 from sounding.probe import Probe, Split
-from sounding.records import Job, SoundingError
+from sounding.records import Job
 
 _FEW = 4  # examples of each split that are tried
 

@@ -5,12 +5,13 @@ from functools import partial
 from typing import Any
 
 from sounding.blame import describe_error
+from sounding.contract import Unavailable
+from sounding.errors import SoundingError
 from sounding.measuring.collecting import AnyPass
 from sounding.measuring.discovery import Loaded, needs_of
 from sounding.measuring.options import resolve
 from sounding.measuring.traversal import Wanted, traverse
-from sounding.plugin import Unavailable
-from sounding.records import Ending, SoundingError
+from sounding.records import Ending
 from sounding.seeds import seeded
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from sounding.batch import Batch, moved
+from sounding.contract import Accumulator
+from sounding.errors import SoundingError
 from sounding.measuring.devices import what_would_fit
 from sounding.numbers import accumulating
 from sounding.passes.model import Model
-from sounding.plugin import Accumulator
 from sounding.probe import TRAIN, Probe, Split
-from sounding.records import SoundingError
 from sounding.seeds import preserved
 
 BUDGET = 256 << 20  # bytes of activations per batch; a constant, so that equal devices cut equal batches

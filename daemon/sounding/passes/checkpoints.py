@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
+from sounding.contract import shared_pass
+from sounding.errors import SoundingError
 from sounding.opening import Opened, open_checkpoint
 from sounding.passes.past import Past
 from sounding.passes.weights import Weights, network_weights
-from sounding.plugin import shared_pass
-from sounding.records import Checkpoint, SoundingError
+from sounding.records import Checkpoint
 
 _LINGERING = 1  # checkpoints that may stay open because a loop variable still holds a tensor of them
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from sounding.batch import Batch
+from sounding.contract import accumulator
+from sounding.errors import SoundingError
 from sounding.numbers import accumulating
-from sounding.plugin import accumulator
 from sounding.probe import TRAIN
-from sounding.records import SoundingError
 
 
 class Gradients(Mapping[str, torch.Tensor]):

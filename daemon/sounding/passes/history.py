@@ -1,7 +1,7 @@
 """The pass `history`: the run's current readings of other plugins."""
 
+from sounding.contract import shared_pass
 from sounding.passes.past import History, Past
-from sounding.plugin import shared_pass
 
 
 @shared_pass(version=1)

@@ -1,7 +1,7 @@
 """The pass `logs`: the run's training log."""
 
+from sounding.contract import shared_pass
 from sounding.passes.past import Logs, Past
-from sounding.plugin import shared_pass
 
 
 @shared_pass(version=1)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sounding.contract import shared_pass
 from sounding.numbers import CHUNK, row_squares
 from sounding.passes.weights import Weights
-from sounding.plugin import shared_pass
 
 Floats = NDArray[np.float64]
 Block: TypeAlias = torch.Tensor | NDArray[np.floating]

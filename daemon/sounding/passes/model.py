@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from sounding.contract import Run, shared_pass
+from sounding.errors import SoundingError
 from sounding.losses import Losses
 from sounding.matching import match
 from sounding.passes.weights import Weights
-from sounding.plugin import Run, shared_pass
 from sounding.recipe import Recipe
-from sounding.records import Checkpoint, SoundingError
+from sounding.records import Checkpoint
 
 
 @dataclass(frozen=True)

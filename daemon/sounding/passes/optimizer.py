@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from sounding.contract import Unavailable, shared_pass
 from sounding.opening import Opened
 from sounding.passes.assignment import Assignment, assign
 from sounding.passes.recognition import is_decoupled, recognise
 from sounding.passes.weights import Weights
-from sounding.plugin import Unavailable, shared_pass
 from sounding.records import Plain, Stored
 
 _FIRST_MOMENTS = ("exp_avg", "moment1", "momentum_buffer", "m")

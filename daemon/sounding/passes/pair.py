@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sounding.contract import shared_pass
 from sounding.numbers import CHUNK, arrays, gram, inner
 from sounding.passes.other import Other
 from sounding.passes.weights import Weights
-from sounding.plugin import shared_pass
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 
 from sounding.batch import Batch
+from sounding.contract import Run, accumulator
 from sounding.losses import is_integral
-from sounding.plugin import Run, accumulator
 from sounding.probe import Probe
 from sounding.recipe import Recipe
 

@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
+from sounding.contract import shared_pass
+from sounding.errors import SoundingError
 from sounding.passes.magnitudes import Magnitudes
 from sounding.passes.weights import Weights
-from sounding.plugin import shared_pass
-from sounding.records import SoundingError
 
 Method = Literal["symmetry", "structure", "pattern"]
 

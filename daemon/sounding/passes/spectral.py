@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sounding.contract import shared_pass
 from sounding.passes.weights import Weights
-from sounding.plugin import shared_pass
 from sounding.records import Checkpoint
 
 Floats = NDArray[np.float64]

@@ -13,12 +13,12 @@ from torch import nn
 from torch.func import functional_call
 
 from sounding.batch import moved
+from sounding.contract import Run, shared_pass
+from sounding.errors import SoundingError
 from sounding.passes.model import Model
 from sounding.passes.scale_invariance import Invariance, ScaleInvariance
-from sounding.plugin import Run, shared_pass
 from sounding.probe import TRAIN
 from sounding.recipe import Recipe
-from sounding.records import SoundingError
 
 Floats = NDArray[np.float64]
 _WITHOUT_EFFECT = 1e-5  # of the greatest ‖w‖‖g‖: weights below that move nothing, and prove nothing

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from sounding.contract import shared_pass
+from sounding.errors import SoundingError
 from sounding.opening import Opened
-from sounding.plugin import shared_pass
-from sounding.records import SoundingError, Stored, TensorRef
+from sounding.records import Stored, TensorRef
 
 # Buffers of common layers that are floating point, yet no weights: BatchNorm's statistics, rotary frequencies,
 # causal masks, spectral normalisation's vectors.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding.running.lock import Holder, Standing, holder, refusal
 from sounding.running.logbook import LOG_FILE, Reader
 from sounding.running.machine import Machine, this_machine

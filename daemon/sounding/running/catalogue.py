@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sounding.config import Settings
+from sounding.errors import SoundingError
 from sounding.records import (
     Catalogue,
     MetricSheet,
@@ -15,7 +16,6 @@ from sounding.records import (
     PassSheet,
     PluginSheet,
     Refusal,
-    SoundingError,
 )
 from sounding.running.dispatch import Child, Died, Limits, call_and_wait
 

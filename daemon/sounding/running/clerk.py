@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from sounding.config import Settings
+from sounding.errors import SoundingError
 from sounding.keeping.ledger import RunName
 from sounding.keeping.logbook import KeptPlace, Named, read_places
 from sounding.keeping.results import ResultsDirectory, tmp_name
 from sounding.logs.finding import Finder, Found
 from sounding.logs.place import Place, Stat, read_place
 from sounding.logs.reading import LogFile, LogsRead, Reached, Stream
-from sounding.records import SoundingError
 from sounding.running.dispatch import Child, Limits, call_and_wait
 from sounding.seeing.lookout import Lookout, Seen
 

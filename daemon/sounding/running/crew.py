@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from sounding.contract import Run
+from sounding.errors import SoundingError
 from sounding.keeping.results import ResultsDirectory
-from sounding.plugin import Run
-from sounding.records import Checkpoint, Ending, Job, PluginSheet, RecipeSheet, SoundingError
+from sounding.records import Checkpoint, Ending, Job, PluginSheet, RecipeSheet
 from sounding.running.dispatch import Child, Death, Limits
 from sounding.running.holding import patience, release
 from sounding.running.outbox import Finished, Outbox, publish_marks

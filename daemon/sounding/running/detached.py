@@ -13,7 +13,7 @@ def main(config: Path) -> int:
     from importlib.metadata import version
 
     from sounding.config import load_config
-    from sounding.records import SoundingError
+    from sounding.errors import SoundingError
     from sounding.running.logbook import Pen
     from sounding.running.narrate import LOG, Narrator
     from sounding.running.service import watch

@@ -9,8 +9,8 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sounding.errors import SoundingError
 from sounding.keeping.results import ResultsDirectory
-from sounding.records import SoundingError
 
 _PAUSE = 5.0  # seconds after the disk refused something; doubled with every refusal up to
 _LONGEST_PAUSE = 60.0

@@ -16,7 +16,8 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 from typing import Any
 
-from sounding.records import Ending, SoundingError
+from sounding.errors import SoundingError
+from sounding.records import Ending
 from sounding.running.gauge import anonymous_bytes
 from sounding.running.worker import Answer, Call, serve
 

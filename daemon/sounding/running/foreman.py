@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sounding.config import Settings, Store
+from sounding.contract import Run
 from sounding.deciding.pick import Choice, RunPlan, at_risk, choose, suspects
 from sounding.deciding.plan import Wish, owed, wanted
 from sounding.deciding.policy import patience
 from sounding.keeping.ledger import Ledger, RunName
 from sounding.keeping.results import HOLDS
-from sounding.plugin import Run
 from sounding.records import Ending, Hold, Job, Key
 from sounding.running.crew import Finished, Survey, Surveyed
 from sounding.running.surveys import Surveys

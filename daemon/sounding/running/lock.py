@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding.running.machine import Machine, this_machine
 from sounding.running.status import heard
 

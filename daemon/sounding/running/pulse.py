@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 from sounding.running.status import Mode, Status, read_status, write_status
 
 

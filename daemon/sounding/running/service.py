@@ -10,9 +10,10 @@ from multiprocessing.connection import wait
 
 from sounding.config import Settings, Store
 from sounding.deciding.policy import wishes_of
+from sounding.errors import SoundingError
 from sounding.keeping.ledger import Ledger
 from sounding.keeping.results import ResultsDirectory
-from sounding.records import Examination, Sighting, SoundingError, State, Verdict
+from sounding.records import Examination, Sighting, State, Verdict
 from sounding.running import catalogue as catalogues
 from sounding.running.clerk import Clerk, in_child
 from sounding.running.crew import Crew, publish_marks

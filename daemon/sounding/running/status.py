@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from sounding.records import SoundingError
+from sounding.errors import SoundingError
 
 HEARTBEAT = "daemon.json"
 Mode: TypeAlias = Literal["foreground", "background"]

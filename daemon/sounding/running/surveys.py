@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sounding.contract import Run
 from sounding.keeping.ledger import RunName
-from sounding.plugin import Run
 from sounding.records import Checkpoint, RecipeSheet
 from sounding.running.crew import Survey
 

@@ -18,8 +18,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from sounding.errors import SoundingError
 from sounding.measuring.collecting import WITHOUT
-from sounding.records import Job, PluginSheet, SoundingError, TaskResult
+from sounding.records import Job, PluginSheet, TaskResult
 from sounding.running.gauge import Gauge
 from sounding.running.holding import held, told_of_originals
 

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
 
-from sounding.records import Against, Cost, Finding, MetricSheet, Over, SoundingError
+from sounding.errors import SoundingError
+from sounding.records import Against, Cost, Finding, MetricSheet, Over
 
 P = ParamSpec("P")
 T = TypeVar("T")
