@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from sounding.running.lock import Holder, Standing, holder
@@ -17,6 +18,8 @@ from sounding_cli.screen import Column, table_of
 
 ENDED = ("stopped", "died")  # states in which a daemon says farewell
 _LITTLE_SHARE, _LITTLE_BYTES = 0.02, 2_000_000_000  # free space below both is worth a warning
+
+_NAMES = 11  # columns that the names of lines take
 
 _STORES = (
     Column("name", "store", style="bold"),
@@ -115,7 +118,7 @@ def running_texts(status: Status, now: datetime) -> list[str]:
     ]
 
 
-def _daemon_lines(account: Account) -> list[Text]:
+def _daemon_lines(account: Account) -> list[Table]:
     """What is known of the daemon: the same lines however it was started, and whether or not it still runs."""
     status = account.status
     text, style = _daemon_text(account)
@@ -148,8 +151,13 @@ def _daemon_text(account: Account) -> tuple[str, str]:
     return f"not running; the last one, in the {status.mode}, {ended}", "yellow"
 
 
-def _line(name: str, text: str, style: str = "") -> Text:
-    return Text.assemble((f"{name:<11}", "bold"), (text, style))
+def _line(name: str, text: str, style: str = "") -> Table:
+    """A line with its name in front; what does not fit goes on below itself, not below the name."""
+    line = Table.grid()
+    line.add_column(style="bold", width=_NAMES, no_wrap=True)
+    line.add_column(overflow="fold")
+    line.add_row(name, Text(text, style))
+    return line
 
 
 def _files(count: int) -> str:

@@ -114,14 +114,14 @@ class ResultsDirectory:
 
     def each_row(self, names: Sequence[str], records: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The same rows in any order, of which only a few are in memory at once: a folded file holds a million."""
-        wanted = pa.array(records)
+        wanted = list(records)
         for name in names:
             with pq.ParquetFile(self.jobs / name) as file:
                 filled = [field.name for field in SCHEMA if field.name in file.schema_arrow.names]
                 repeated = [name for name in _REPEATED if name in filled]
                 groups = _groups(file.metadata, records)
                 for batch in file.iter_batches(_AT_ONCE, groups, columns=filled, use_threads=False):
-                    for row in batch.filter(pc.is_in(batch["record"], wanted)).to_pylist():
+                    for row in batch.filter(pc.field("record").isin(wanted)).to_pylist():
                         row.update((name, sys.intern(row[name])) for name in repeated if row[name] is not None)
                         yield {**_EMPTY, **row}
 

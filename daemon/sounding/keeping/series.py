@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import duckdb
 import numpy as np
@@ -54,9 +54,9 @@ def _read(room: Path, store: str, run: str) -> dict[str, Series]:
     return _by_key(columns)
 
 
-def _by_key(columns: Mapping[str, NDArray[np.generic]]) -> dict[str, Series]:
-    keys, sources = columns["key"].astype(str), columns["source"].astype(str)
-    updates, values = columns["updates"].astype(np.float64), columns["value"].astype(np.float64)
+def _by_key(columns: Mapping[str, Any]) -> dict[str, Series]:
+    keys, sources = (np.asarray(columns[name], dtype=str) for name in ("key", "source"))
+    updates, values = (np.asarray(columns[name], dtype=np.float64) for name in ("updates", "value"))
     edges = np.flatnonzero((keys[1:] != keys[:-1]) | (sources[1:] != sources[:-1])) + 1
     series: dict[str, Series] = {}
     for part in np.split(np.arange(len(keys)), edges) if len(keys) else ():

@@ -6,8 +6,8 @@ second of every query, the metadata a fiftieth.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
 
 import duckdb
 
@@ -41,6 +41,9 @@ class Work:
     again: bool  # some outcome may follow an earlier one of the same key
     whole: bool = False  # some outcome is over a run or group, and takes the place of those at earlier horizons
     networks: tuple[Network, ...] = ()  # those of which there are outcomes
+
+
+_FIELDS = tuple(field.name for field in fields(Work))
 
 
 def worklist_of_rows(rows: Iterable[Mapping[str, object]]) -> str | None:
@@ -111,12 +114,17 @@ def read_worklist(text: str) -> Iterator[Work]:
     held = json.loads(text)
     networks = [tuple(network) for network in held["networks"]]
     for *told, numbers in held["works"]:
-        yield Work(*(*told, tuple(networks[number] for number in numbers)))
+        yield _work((*told, tuple(networks[number] for number in numbers)))
 
 
 def _asked(connection: duckdb.DuckDBPyConnection, source: str, file: str) -> Iterator[tuple[str, Work]]:
     for path, *told, networks in connection.execute(_HELD.format(source=source, file=file)).fetchall():
-        yield path, Work(*(*told, tuple(sorted(tuple(network) for network in networks or ()))))
+        yield path, _work((*told, tuple(sorted(tuple(network) for network in networks or ()))))
+
+
+def _work(values: Sequence[Any]) -> Work:
+    """The noun from its fields' values, in their order."""
+    return Work(**dict(zip(_FIELDS, values, strict=True)))
 
 
 def _work_of(row: Mapping[str, object]) -> Work:
