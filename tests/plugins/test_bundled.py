@@ -45,3 +45,8 @@ def test_every_pass_is_on_the_page_of_passes():
     own = [name for name, each in load().passes.items() if each.function.__module__.startswith("sounding.passes")]
     missing = [name for name in own if f"`{name}`" not in page]
     assert missing == []
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_the_readme_lists_it(name: str):
+    assert f"`{name}`" in (ROOT / "README.md").read_text()
