@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import threading
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -22,6 +23,8 @@ from rich.table import Table
 
 from sounding.config import load_config
 from sounding.keeping.results import ResultsDirectory
+from sounding.measuring.discovery import load
+from sounding.running.loop import Daemon
 from sounding.running.service import running
 
 CONFIG = """
@@ -29,37 +32,46 @@ CONFIG = """
 path = "runs"
 pattern = "{run}/ckpt_{step}.pt"
 """
+PLUGIN = "weight_norm"  # alone, so that every job is that of a new checkpoint
+WITHOUT = "".join(f"\n[plugins.{name}]\nenabled = false\n" for name in sorted(set(load().plugins) - {PLUGIN}))
 BUDGET_MS = 100.0
 
 
-def train(directory: Path, count: int, megabytes: float, renamed: list[float], started: list[float]) -> None:
-    """Write and rename one checkpoint after the other, each when the job of the one before has begun."""
+@dataclass
+class Moments:
+    """When each checkpoint was renamed, and when its job began, on the monotonic clock."""
+
+    renamed: list[float] = field(default_factory=list)
+    started: list[float] = field(default_factory=list)
+
+
+def train(daemon: Daemon, directory: Path, count: int, megabytes: float, moments: Moments) -> None:
+    """Write and rename one checkpoint after the other, each when the job of the one before is over."""
     weights = {"weight": torch.randn(int(megabytes * 2**18 / 64), 64)}
     for step in range(1, count + 1):
         torch.save({"model": weights, "step": step}, directory / "unfinished")
         (directory / "unfinished").rename(directory / f"ckpt_{step}.pt")
-        renamed.append(time.monotonic())
-        while len(started) < step:
+        moments.renamed.append(time.monotonic())
+        while len(moments.started) < step or daemon.crew.busy:
             time.sleep(0.001)
-        time.sleep(0.3)  # the job itself is over, the daemon is idle again
+        time.sleep(0.3)  # its results are published, the daemon is idle again
 
 
 def measure(count: int, megabytes: float) -> list[float]:
     """Latency of each checkpoint in milliseconds."""
-    renamed: list[float] = []
-    started: list[float] = []
+    moments = Moments()
     with tempfile.TemporaryDirectory() as temporary:
         lab = Path(temporary)
         (lab / "runs" / "a").mkdir(parents=True)
-        (lab / "sounding.toml").write_text(CONFIG)
+        (lab / "sounding.toml").write_text(CONFIG + WITHOUT)
 
         def at(point: str) -> None:
             if point == "marked":
-                started.append(time.monotonic())
+                moments.started.append(time.monotonic())
 
         settings = load_config(lab / "sounding.toml")
         with running(settings, results=ResultsDirectory(settings.results, at)) as daemon:
-            trainer = threading.Thread(target=train, args=(lab / "runs" / "a", count, megabytes, renamed, started))
+            trainer = threading.Thread(target=train, args=(daemon, lab / "runs" / "a", count, megabytes, moments))
             while daemon.crew.busy:  # the workers warm up
                 daemon.tick(time.monotonic(), datetime.now(UTC))
             trainer.start()
@@ -67,7 +79,7 @@ def measure(count: int, megabytes: float) -> list[float]:
                 daemon.tick(time.monotonic(), datetime.now(UTC))
                 connections = [child.connection for child in daemon.crew.children if child.connection]
                 wait([daemon.bell.fileno(), *connections], daemon.pause(time.monotonic()))
-    return [1000 * (start - rename) for rename, start in zip(renamed, started, strict=True)]
+    return [1000 * (start - rename) for rename, start in zip(moments.renamed, moments.started, strict=True)]
 
 
 def main() -> None:
