@@ -1,17 +1,21 @@
 """`show`: the readings of one run over its steps."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from sounding_cli.place import place_of
 from sounding_cli.readings import Wanted, readings
 from sounding_cli.screen import Json, console, note, print_json, say
 from sounding_cli.series import Series, collected, of_whole
-from sounding_cli.shown import heading, overview, steps_table
+from sounding_cli.shown import heading, narrow_overview, overview, steps_table
 
 _COLUMNS = 8  # series that stand side by side; more are listed below each other
+_UNBOUNDED = 10_000  # columns
 _LINES = 40  # series listed without having been asked for
 
 
@@ -36,11 +40,16 @@ def show(
     out = console()
     say(heading(rows), style="bold")
     table = steps_table(chosen) if metric and len(chosen) <= _COLUMNS else overview(chosen)
-    fits = out.measure(table).maximum <= out.width
-    out.print(table if fits else overview(chosen))
+    out.print(first_fitting(out, (table, overview(chosen), narrow_overview(chosen))))
     _print_notes(series, chosen)
     if plot:
         _print_plot(chosen)
+
+
+def first_fitting(out: Console, tables: Sequence[Table]) -> Table:
+    """The first table that the screen is wide enough for, else the last."""
+    unbounded = out.options.update(max_width=_UNBOUNDED)  # otherwise everything is told to be as wide as the screen
+    return next((each for each in tables if out.measure(each, options=unbounded).maximum <= out.width), tables[-1])
 
 
 def _print_notes(series: list[Series], chosen: list[Series]) -> None:

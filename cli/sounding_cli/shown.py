@@ -10,6 +10,7 @@ from sounding_cli.figures import figure, figures, sparkline
 from sounding_cli.screen import blank_table
 from sounding_cli.series import Series, as_number
 
+_LONG = 24  # letters of a name that is broken at its dot where there is no room
 _POOR = "*"  # behind a value that did not converge
 
 
@@ -54,9 +55,24 @@ def overview(series: Sequence[Series]) -> Table:
     table.add_column("over the steps", style="cyan", no_wrap=True)
     steps = sorted({step for one in series for step in one.steps})
     for index, one in enumerate(series):
-        first, last = _ends(one)
         where = [Text(texts[index]) for texts in places.values()]
-        table.add_row(Text(one.name), *where, first, last, one.unit.strip("[]"), _course(one, steps))
+        table.add_row(Text(one.name), *where, *_ends(one), one.unit.strip("[]"), _course(one, steps))
+    return table
+
+
+def narrow_overview(series: Sequence[Series]) -> Table:
+    """The same where there is no room for it: part, split and unit stand below the metric."""
+    table = blank_table()
+    table.add_column("metric", overflow="fold")
+    for title in ("first", "last"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("over the steps", style="cyan", no_wrap=True)
+    steps = sorted({step for one in series for step in one.steps})
+    for one in series:
+        name = f"{one.plugin}.\n{one.metric}" if len(one.name) > _LONG else one.name
+        below = " ".join(filter(None, (_where(one), _split(one), one.unit)))
+        cell = Text.assemble((name, "bold"), f"\n  {below}" if below else "")
+        table.add_row(cell, *_ends(one), _course(one, steps))
     return table
 
 

@@ -1,11 +1,16 @@
 """`show`: the readings of a run, known beforehand, as tables, sparklines, plots and JSON."""
 
+import io
 import math
 
 import pytest
 from cli.lab import LOSS, LOSSES, STEPS, Lab, sheet
+from rich.console import Console
 
 from sounding.records import MetricSheet, Reading
+from sounding_cli.series import Series
+from sounding_cli.show import first_fitting
+from sounding_cli.shown import narrow_overview, overview
 
 
 def lines(text: str) -> list[str]:
@@ -141,3 +146,30 @@ def test_a_name_with_brackets_is_not_taken_for_markup(lab: Lab) -> None:
     text = lab.run("show", "[bold]x", "loss")
     assert "[bold]x" in text
     assert "[red]" in text
+
+
+def long_named() -> Series:
+    row = {"step": 1, "value": 0.5, "label": None, "status": "ok", "unit": "1/weight^2", "recorded_at": ""}
+    return Series("effective_learning_rate", "equilibrium_rotation", "", "layer.0.weight", "train", "", 3, (row,))
+
+
+def test_no_name_is_broken_within_a_word_on_a_narrow_screen() -> None:
+    screen = Console(width=80, file=io.StringIO())
+    screen.print(narrow_overview([long_named()]))
+    lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 80
+    words = {word for line in lines for word in line.split()}
+    assert words >= {
+        "effective_learning_rate.",
+        "equilibrium_rotation",
+        "layer.0.weight",
+        "#3",
+        "train",
+        "[1/weight^2]",
+    }
+
+
+@pytest.mark.parametrize(("width", "chosen"), [(200, 0), (90, 1), (20, 1)])
+def test_the_table_is_the_first_that_fits_the_screen(width: int, chosen: int) -> None:
+    tables = (overview([long_named()]), narrow_overview([long_named()]))
+    assert first_fitting(Console(width=width, file=io.StringIO()), tables) is tables[chosen]
