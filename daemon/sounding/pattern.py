@@ -123,3 +123,12 @@ def _literal(pattern: str, text: str) -> str:
     if "{" in text or "}" in text:
         raise SoundingError(f"pattern {pattern!r}: {text!r} is not a part; expected a form such as {_EXAMPLE}.")
     return re.escape(text)
+
+
+def is_text(name: str) -> bool:
+    """Whether the name can be written down; the others, from file systems of old, hold bytes that are no text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

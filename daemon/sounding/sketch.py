@@ -5,6 +5,7 @@ random sign, and the rows are summed (a count sketch: Charikar, Chen and Farach-
 on average, with a standard error of at most sqrt(2 / length) of the product of the norms, usually 1 / sqrt(length).
 """
 
+import hashlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -40,6 +41,5 @@ def _of_piece(piece: torch.Tensor, length: int, generator: torch.Generator) -> t
 
 def _seed_of(name: str, seed: int) -> int:
     """A seed that differs between tensors and is the same on every machine."""
-    digest = np.frombuffer(name.encode("utf-8", "surrogatepass") or b"\0", dtype=np.uint8).astype(np.uint64)
-    powers = np.power(np.uint64(1_099_511_628_211), np.arange(1, digest.size + 1, dtype=np.uint64), dtype=np.uint64)
-    return int((digest * powers).sum(dtype=np.uint64) ^ np.uint64(seed)) % (1 << 63)
+    digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return (int.from_bytes(digest, "little") ^ seed) % (1 << 63)

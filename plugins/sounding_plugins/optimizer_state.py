@@ -84,8 +84,9 @@ class _Sums:
 )
 def optimizer_state(optimizer: Optimizer, weights: Weights, checkpoint: Checkpoint) -> Iterator[Finding]:
     """Statistics of the moments that Adam and AdamW keep, per tensor and in total; nothing else is needed."""
-    rates = dict(zip(map(id, optimizer.groups), rates_of(optimizer.groups, checkpoint.progress).values, strict=True))
-    certain: Quality = "ok" if rates_of(optimizer.groups, checkpoint.progress).certain else "unresolved"
+    told = rates_of(optimizer.groups, checkpoint.progress)
+    rates = dict(zip(map(id, optimizer.groups), told.values, strict=True))
+    certain: Quality = "ok" if told.certain else "unresolved"
     kept = list(_kept(optimizer, weights))
     if not kept:
         yield Skip(f"no weight has Adam's two moments and a count of steps: the optimizer is {optimizer.name}")

@@ -90,14 +90,18 @@ def weight_spectrum(
     kernel as k x k pooled slices, and an absolute floor for eigenvalues. Above `full_up_to` rows and columns only the
     `top` largest are computed. What exceeds `gigaflops` per checkpoint waits for its turn at the next ones.
     """
-    chosen = [name for name, tensor in weights.parameters().items() if _is_matrix(tensor, smallest)]
+    chosen = [name for name in weights.parameters() if _is_matrix(weights.shape(name), smallest)]
     if not chosen:
         yield Skip(f"no weight matrix has {smallest} rows and columns")
         return
-    costs = {name: _gigaflops(_slices(weights[name], mode), full_up_to, top) for name in chosen}
+    costs = {name: _gigaflops(weights.shape(name), mode, full_up_to, top) for name in chosen}
+    affordable = _affordable(costs, gigaflops, checkpoint.ordinal)
     for name in chosen:
-        if name not in _affordable(costs, gigaflops, checkpoint.ordinal):
-            yield Skip(f"left to a later checkpoint: {gigaflops:g} gigaflops a checkpoint are not enough", part=name)
+        if name not in affordable:
+            yield Skip(
+                f"left to a later checkpoint: {gigaflops:g} gigaflops a checkpoint are not enough (`gigaflops`)",
+                part=name,
+            )
         elif not _is_finite(weights[name]):
             yield Skip("it has values that are NaN or infinite", part=name)
         else:
@@ -210,16 +214,19 @@ def _affordable(costs: dict[str, float], budget: float, turn: int) -> set[str]:
     return rounds[turn % len(rounds)]
 
 
-def _gigaflops(slices: list[torch.Tensor], full_up_to: int, top: int) -> float:
+def _gigaflops(shape: tuple[int, ...], mode: str, full_up_to: int, top: int) -> float:
     """What the eigenvalues cost: the Gram matrix's upper half and its reduction, or products with the top vectors."""
-    long, short = max(slices[0].shape), min(slices[0].shape)
-    if short > full_up_to and len(slices) == 1:
+    sliced = mode == "weightwatcher" and len(shape) == 4
+    count = math.prod(shape[2:]) if sliced else 1
+    columns = shape[1] if sliced else math.prod(shape[1:])
+    long, short = max(shape[0], columns), min(shape[0], columns)
+    if short > full_up_to and count == 1:
         return 28 * long * short * (1.25 * top) / 1e9
-    return len(slices) * (long * short**2 + 4 / 3 * short**3) / 1e9
+    return count * (long * short**2 + 4 / 3 * short**3) / 1e9
 
 
-def _is_matrix(tensor: torch.Tensor, smallest: int) -> bool:
-    return tensor.ndim >= 2 and min(tensor.shape[0], math.prod(tensor.shape[1:])) >= smallest
+def _is_matrix(shape: tuple[int, ...], smallest: int) -> bool:
+    return len(shape) >= 2 and min(shape[0], math.prod(shape[1:])) >= smallest
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:

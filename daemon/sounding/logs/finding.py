@@ -10,6 +10,7 @@ from sounding.config import Store
 from sounding.log_setting import RUN, LogSetting
 from sounding.logs.place import Stat
 from sounding.logs.reading import LogFile
+from sounding.pattern import is_text
 
 _MOST = 1000  # logs of one run under one setting
 _UNSETTLED_SECONDS = 2.0  # a directory is listed again so long after a change: its clock may be that coarse
@@ -86,7 +87,7 @@ class Finder:
                 changed_at = known.changed_at
             else:
                 changed_at = now
-            names = tuple(sorted(filter(_is_text, os.listdir(directory))))
+            names = tuple(sorted(filter(is_text, os.listdir(directory))))
         except OSError:
             self._listings.pop(directory, None)
             return ()
@@ -105,11 +106,3 @@ def _stat(path: str) -> Stat | None:
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
     """Orders `version_9` before `version_10`."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name))
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sounding.config import Store
+from sounding.pattern import is_text
 from sounding.records import Sighting
 
 
@@ -64,7 +65,7 @@ class Reader:
         below: list[Way] = []
         omitted = 0
         for name, is_end, is_passage, is_link in sorted(self._relevant(way)):
-            if not _is_text(name):
+            if not is_text(name):
                 omitted += 1
                 continue
             relative = f"{way.relative}/{name}" if way.relative else name
@@ -117,12 +118,3 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-def _is_text(name: str) -> bool:
-    """Whether the name can be written down; the others, from file systems of old, hold bytes that are no text."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
