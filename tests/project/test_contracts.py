@@ -13,10 +13,10 @@ CONTRACTS = {
     ]
 }
 WORKER_SIDE_MODULES = {
-    "batch", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds", "sketch",
-    "spectra", "testing", "trial",
+    "batch", "curvature", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds",
+    "sketch", "spectra", "testing", "trial",
 }  # fmt: skip
-PUBLIC_MODULES = {"contract", "errors", "records", "passes", "numbers", "sketch", "spectra", "fitting"}
+PUBLIC_MODULES = {"contract", "curvature", "errors", "records", "passes", "numbers", "sketch", "spectra", "fitting"}
 PARENTS = (
     "sounding",
     "sounding.running.service",
