@@ -30,9 +30,16 @@ class Split:
 
     def batch(self, start: int, stop: int) -> tuple[Any, Any]:
         """Inputs and targets of the examples from `start` up to `stop`."""
+        return self._taken(slice(start, stop), range(start, stop))
+
+    def take(self, positions: Sequence[int]) -> tuple[Any, Any]:
+        """Inputs and targets of the examples at these positions."""
+        return self._taken(torch.as_tensor(positions), positions)
+
+    def _taken(self, rows: "slice | torch.Tensor", positions: Sequence[int]) -> tuple[Any, Any]:
         if isinstance(self.data, tuple):
-            return _rows(self.data[0], start, stop), _rows(self.data[1], start, stop)
-        items = [self.data[index] for index in range(start, stop)]
+            return rows_of(self.data[0], rows), rows_of(self.data[1], rows)
+        items = [self.data[index] for index in positions]
         batch = (self.collate or default_collate)(items)
         if isinstance(batch, Mapping) and "labels" in batch:
             return {key: value for key, value in batch.items() if key != "labels"}, batch["labels"]
@@ -190,12 +197,13 @@ def _leaves(value: Any) -> list[torch.Tensor]:
     return [leaf for each in (value.values() if isinstance(value, Mapping) else value) for leaf in _leaves(each)]
 
 
-def _rows(value: Any, start: int, stop: int) -> Any:
+def rows_of(value: Any, rows: "slice | torch.Tensor") -> Any:
+    """The same inputs or targets, of some examples only."""
     if isinstance(value, torch.Tensor):
-        return value[start:stop]
+        return value[rows]
     if isinstance(value, Mapping):
-        return {key: _rows(each, start, stop) for key, each in value.items()}
-    return tuple(_rows(each, start, stop) for each in value)
+        return {key: rows_of(each, rows) for key, each in value.items()}
+    return tuple(rows_of(each, rows) for each in value)
 
 
 def _by_split(value: PerExample) -> Mapping[str, Any]:
