@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sounding.contract import Accumulator, Metric, Run, Unavailable, accumulator, plugin, shared_pass
     from sounding.errors import SoundingError
     from sounding.records import Checkpoint, Curve, Finding, Reading, Skip
+    from sounding.tap import Tap
 
 __all__ = [
     "Accumulator",
@@ -20,6 +21,7 @@ __all__ = [
     "Run",
     "Skip",
     "SoundingError",
+    "Tap",
     "Unavailable",
     "accumulator",
     "open",
@@ -32,6 +34,7 @@ _PLACES = {
     "sounding.contract": ("Accumulator", "Metric", "Run", "Unavailable", "accumulator", "plugin", "shared_pass"),
     "sounding.errors": ("SoundingError",),
     "sounding.records": ("Checkpoint", "Curve", "Finding", "Reading", "Skip"),
+    "sounding.tap": ("Tap",),
 }
 
 

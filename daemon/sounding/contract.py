@@ -20,6 +20,7 @@ from typing import Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hint
 
 from sounding.errors import SoundingError
 from sounding.records import Against, Cost, Finding, MetricSheet, Over
+from sounding.tap import Tap
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,6 +28,7 @@ T_co = TypeVar("T_co", covariant=True)
 B_contra = TypeVar("B_contra", contravariant=True)
 
 Metric = MetricSheet
+Taps = Mapping[str, Tap] | Callable[..., Mapping[str, Tap]]  # a function of the accumulator's options gives them too
 
 # Supplied by the engine itself under these names; everything else a function needs is a pass.
 #   opened      the checkpoint's contents, lazily (sounding.passes.Opened)
@@ -106,7 +108,12 @@ class Pass(Generic[P, T]):
     needs: Mapping[str, object]
     options: tuple[Option, ...]
     gradients: bool = False  # an accumulator that needs the gradient of each batch's summed loss
-    taps: Mapping[str, object] = field(default_factory=dict)
+    taps: Taps = field(default_factory=dict)  # an accumulator's, by the name it gives each
+
+    @property
+    def may_tap_the_head(self) -> bool:
+        """Whether the network's head has to be looked for before the traversal."""
+        return callable(self.taps) or any(tap.kind == "head" for tap in self.taps.values())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Compute the pass from values given by the caller."""
@@ -155,16 +162,26 @@ def shared_pass(*, version: int) -> Callable[[Callable[P, T]], Pass[P, T]]:
     return register
 
 
-def accumulator(*, version: int, gradients: bool = False) -> Callable[[Callable[P, T]], Pass[P, T]]:
-    """Register a function that makes an `Accumulator`; users of the pass receive what its `result` returns."""
+def accumulator(
+    *, version: int, gradients: bool = False, taps: Taps | None = None
+) -> Callable[[Callable[P, T]], Pass[P, T]]:
+    """Register a function that makes an `Accumulator`; users of the pass receive what its `result` returns.
+
+    `taps` names what the accumulator wants to see from inside the network, e.g. `{"features": Tap.head()}`, found in
+    `batch.taps["features"]`; a function that is given the accumulator's options may return it instead.
+    """
 
     def register(function: Callable[P, T]) -> Pass[P, T]:
         needs, options = read_signature(function)
+        name = function.__name__
         returns = get_type_hints(function).get("return")
         result = getattr(returns, "result", None)
-        _require(result is not None, function.__name__, "must be annotated to return a class with update and result")
+        _require(result is not None, name, "must be annotated to return a class with update and result")
         returns = get_type_hints(result).get("return")
-        return Pass(function.__name__, version, function, "accumulator", returns, needs, options, gradients)
+        wished = {} if taps is None else taps
+        if not callable(wished):
+            _require(all(isinstance(tap, Tap) for tap in wished.values()), name, "`taps` must map names to `Tap`s")
+        return Pass(name, version, function, "accumulator", returns, needs, options, gradients, wished)
 
     return register
 

@@ -16,7 +16,7 @@ WORKER_SIDE_MODULES = {
     "batch", "curvature", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds",
     "sketch", "spectra", "testing", "trial",
 }  # fmt: skip
-PUBLIC_MODULES = {"contract", "curvature", "errors", "records", "passes", "numbers", "sketch", "spectra", "fitting"}
+PUBLIC_MODULES = {"contract", "curvature", "errors", "records", "passes", "numbers", "sketch", "spectra", "fitting", "tap"}
 PARENTS = (
     "sounding",
     "sounding.running.service",
