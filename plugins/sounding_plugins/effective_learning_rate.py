@@ -30,10 +30,15 @@ class _Trained:
 
     name: str
     norm: float
-    count: int
+    shape: tuple[int, ...]
     group: Group
     rate: float
     kind: str  # how it was found scale invariant, "" if it was not
+
+    @property
+    def count(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
 
     @property
     def form(self) -> str:
@@ -41,7 +46,7 @@ class _Trained:
 
 
 @plugin(
-    version=1,
+    version=2,
     metrics=[
         Metric(
             "learning_rate", "1", "rate of the last update; index is the parameter group, label the source", "stored"
@@ -79,7 +84,7 @@ def effective_learning_rate(
         for name in group.parameters:
             if name in magnitudes and magnitudes[name].norm > 0.0:
                 kind = scale_invariance[name].method if name in scale_invariance else ""
-                trained.append(_Trained(name, magnitudes[name].norm, magnitudes[name].count, group, rate, kind))
+                trained.append(_Trained(name, magnitudes[name].norm, magnitudes[name].shape, group, rate, kind))
     if not any(group.parameters for group in optimizer.groups):
         yield Skip(f"which weights belong to which settings is {optimizer.mapping}")
     for each in trained:
@@ -109,7 +114,7 @@ def _decay(group: Group, rate: float, index: int, quality: Quality) -> Iterator[
 
 
 def _balance(of: _Trained, optimizer: Optimizer, weights: Weights, quality: Quality) -> Iterator[Finding]:
-    balance = equilibrium_of(of.group, of.rate)
+    balance = equilibrium_of(of.group, of.rate, of.shape)
     if balance is None:
         return
     angle = angle_of(balance.cosine_loss(1))
@@ -119,7 +124,7 @@ def _balance(of: _Trained, optimizer: Optimizer, weights: Weights, quality: Qual
         norm = None if noise is None else (balance.spread * noise * of.norm**2) ** 0.25
     else:
         norm = math.sqrt(of.count * balance.spread)
-    if norm:
+    if norm and math.isfinite(norm):
         yield Reading("equilibrium_norm", norm, part=of.name, kind=of.kind, quality=quality)
         yield Reading("norm_ratio", of.norm / norm, part=of.name, kind=of.kind, quality=quality)
 

@@ -1,7 +1,8 @@
 """Whether the weights turn as fast as the optimizer's steps and weight decay will have them turn in the end."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from sounding import Checkpoint, Finding, Metric, Reading, Skip, plugin
 from sounding.passes import (
@@ -10,6 +11,7 @@ from sounding.passes import (
     Optimizer,
     Other,
     Pair,
+    Weights,
     angle_of,
     decay_rate,
     equilibrium_of,
@@ -24,7 +26,7 @@ _VARIED = 1.5  # factor between the two checkpoints' rates beyond which one rate
 
 
 @plugin(
-    version=1,
+    version=2,
     over="pair",
     against="previous",
     metrics=[
@@ -39,7 +41,9 @@ _VARIED = 1.5  # factor between the two checkpoints' rates beyond which one rate
         Metric("growth_decay", "1", "factor of the effective learning rate through the norm alone", _KOSSON),
     ],
 )
-def rotational_equilibrium(pair: Pair, optimizer: Optimizer, checkpoint: Checkpoint, other: Other) -> Iterator[Finding]:
+def rotational_equilibrium(
+    pair: Pair, optimizer: Optimizer, weights: Weights, checkpoint: Checkpoint, other: Other
+) -> Iterator[Finding]:
     """Rotation against that of the equilibrium, what decay has left of the weights, and what growth did to the rate."""
     updates = updates_between(other.checkpoint, checkpoint)
     if updates is None:
@@ -57,22 +61,28 @@ def rotational_equilibrium(pair: Pair, optimizer: Optimizer, checkpoint: Checkpo
             continue
         alike = max(one, two) <= _VARIED * min(one, two)
         quality: Quality = "ok" if now.certain and then.certain and alike else "unresolved"
-        yield from _group(group, index, pair, (one + two) / 2.0, updates, quality)
+        rate = (one + two) / 2.0
+        share = decay_rate(group, rate)
+        if share is not None and share < 1.0:
+            kept = math.exp(updates * math.log1p(-share))
+            yield Reading("kept", kept, kind=group.kind, index=index, quality=quality)
+        yield from _group(group, pair, weights, partial(_expected, group, rate, share, updates), quality)
 
 
-def _group(group: Group, index: int, pair: Pair, rate: float, updates: int, quality: Quality) -> Iterator[Finding]:
-    share = decay_rate(group, rate)
-    if share is not None and share < 1.0:
-        kept = math.exp(updates * math.log1p(-share))
-        yield Reading("kept", kept, kind=group.kind, index=index, quality=quality)
-    loss = _expected(group, rate, share, updates)
+def _group(
+    group: Group, pair: Pair, weights: Weights, expected: Callable[[tuple[int, ...]], float | None], quality: Quality
+) -> Iterator[Finding]:
+    losses: dict[tuple[int, ...], float | None] = {}
     for name in group.parameters:
         moments = pair.moments.get(name)
         if moments is None or not moments.before or not moments.after:
             continue
         power = 1.0 if group.kind == "sgd" else 0.5  # of squared norms: η/‖w‖², or η/‖w‖
         yield Reading("growth_decay", (moments.before / moments.after) ** power, part=name, quality=quality)
-        if loss is None:
+        shape = weights.shape(name) if group.kind == "muon" else ()  # to all others it is one
+        if shape not in losses:
+            losses[shape] = expected(shape)
+        if (loss := losses[shape]) is None:
             continue
         yield Reading("expected_rotation", angle_of(loss), part=name, kind=group.kind, quality=quality)
         yield from _distance(moments, loss, name, quality)
@@ -90,9 +100,9 @@ def _distance(moments: Moments, expected: float, name: str, quality: Quality) ->
         yield Reading("distance", math.sqrt(ratio), part=name, quality=found)
 
 
-def _expected(group: Group, rate: float, share: float | None, updates: int) -> float | None:
+def _expected(group: Group, rate: float, share: float | None, updates: int, shape: tuple[int, ...]) -> float | None:
     """1 - the cosine in the balance; for optimizers without a formula only where they have long forgotten."""
-    balance = equilibrium_of(group, rate)
+    balance = equilibrium_of(group, rate, shape)
     if balance is not None:
         return balance.cosine_loss(updates)
     memory = 1.0 / (1.0 - min(0.9999, max(group.momentum, *group.betas[:1], 0.0)))

@@ -71,6 +71,7 @@ def test_oscillating_poles_stay_real():
 
 # --- against the optimizers -----------------------------------------------------------------------------------------
 
+SHAPE = (50, 40)
 SIZE, BURN, KEPT = 2000, 500, 700
 LAGS = (1, 5, 50)
 
@@ -78,20 +79,20 @@ LAGS = (1, 5, 50)
 def driven(make: Callable[[Any], Any], radius: float, noise: float) -> tuple[float, dict[int, float]]:
     """Mean ‖w‖² and mean 1 - cosine by lag of a weight with gradients at right angles to it, of norm noise/‖w‖."""
     generator = torch.Generator().manual_seed(0)
-    weight = torch.nn.Parameter(torch.randn(SIZE, generator=generator, dtype=torch.float64))
+    weight = torch.nn.Parameter(torch.randn(SHAPE, generator=generator, dtype=torch.float64))
     weight.data *= radius / weight.data.norm()
     optimizer = make([weight])
     past: list[torch.Tensor] = []
     squares, losses = 0.0, dict.fromkeys(LAGS, 0.0)
     for step in range(BURN + KEPT):
-        gradient = torch.randn(SIZE, generator=generator, dtype=torch.float64)
+        gradient = torch.randn(SHAPE, generator=generator, dtype=torch.float64)
         w = weight.detach()
-        gradient -= w * (gradient @ w) / (w @ w)
+        gradient -= w * (gradient * w).sum() / w.square().sum()
         weight.grad = gradient * (noise / (math.sqrt(SIZE) * float(w.norm())))
         optimizer.step()
         past = [*past[-LAGS[-1] :], weight.detach() / weight.detach().norm()]
         if step >= BURN:
-            squares += float(weight.detach() @ weight.detach()) / KEPT
+            squares += float(w.square().sum()) / KEPT
             for lag in LAGS:
                 losses[lag] += float((past[-1] - past[-1 - lag]).square().sum()) / 2 / KEPT
     return squares, losses
@@ -145,6 +146,39 @@ def test_lion_at_work():
     assert math.sqrt(squares) == pytest.approx(radius, rel=0.01)
     for lag, loss in losses.items():
         assert angle_of(loss) == pytest.approx(angle_of(found.cosine_loss(lag)), rel=0.01), lag
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"momentum": 0.95},
+        {"momentum": 0.9, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"},
+    ],
+    ids=["as published", "plain momentum"],
+)
+def test_torchs_muon(settings: dict[str, Any]):
+    rate, decay = 0.02, 0.5
+    optimizer = torch.optim.Muon([torch.nn.Parameter(torch.zeros(SHAPE))], lr=rate, weight_decay=decay, **settings)
+    group = Group({key: value for key, value in optimizer.param_groups[0].items() if key != "params"}, (), "muon")
+    found = equilibrium_of(group, rate, SHAPE)
+    assert found is not None
+    radius = math.sqrt(SIZE * found.spread)
+    squares, losses = driven(lambda p: torch.optim.Muon(p, lr=rate, weight_decay=decay, **settings), radius, 3.0)
+    assert math.sqrt(squares) == pytest.approx(radius, rel=0.01)
+    for lag, loss in losses.items():
+        assert angle_of(loss) == pytest.approx(angle_of(found.cosine_loss(lag)), rel=0.01), lag
+
+
+def test_a_muon_whose_factor_is_not_known_turns_as_predicted_and_has_no_norm():
+    group = Group({"weight_decay": 0.1, "momentum": 0.9, "ns_steps": 5, "adamw_betas": (0.9, 0.95)}, (), "muon")
+    torchs = Group({"weight_decay": 0.1, "momentum": 0.9, "ns_steps": 5, "adjust_lr_fn": None}, (), "muon")
+    unknown, known = equilibrium_of(group, 0.1, (8, 4)), equilibrium_of(torchs, 0.1, (8, 4))
+    assert unknown is not None
+    assert known is not None
+    assert math.isnan(unknown.spread)
+    assert unknown.cosine_loss(3) == known.cosine_loss(3)
+    assert equilibrium_of(group, 0.1, (8,)) is None
+    assert equilibrium_of(group, 0.1, (8, 1, 2, 2)) is not None
 
 
 @pytest.mark.parametrize(

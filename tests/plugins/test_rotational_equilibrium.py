@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from sounding import Reading, Skip
-from sounding.passes.equilibrium import adamw, angle_of
+from sounding.passes import Group
+from sounding.passes.equilibrium import adamw, angle_of, equilibrium_of
 from sounding.testing import Trial
 from sounding_plugins.rotational_equilibrium import rotational_equilibrium
 from sounding_plugins.weight_change import weight_change
@@ -106,12 +107,32 @@ def test_a_rate_that_changed_much_between_is_not_certain(
 
 def test_optimizers_without_a_formula_after_long(sounding_plugin: Trial):
     model = nn.Linear(30, 30, bias=False)
-    muon = torch.optim.Muon(model.parameters(), lr=0.01, weight_decay=0.1, momentum=0.5)
+    adafactor = torch.optim.Adafactor(model.parameters(), lr=0.01, weight_decay=0.1)
     model(torch.ones(30)).sum().backward()
-    muon.step()
-    tree = {"model": model.state_dict(), "optimizer": muon.state_dict()}
+    adafactor.step()
+    tree = {"model": model.state_dict(), "optimizer": adafactor.state_dict()}
     before = {**tree, "model": {"weight": tree["model"]["weight"] + 0.001 * torch.randn(30, 30)}, "global_step": 5}
-    for step, told in ((30, False), (205, True)):
+    for step, told in ((15, False), (205, True)):
         found = readings(sounding_plugin(PLUGIN, checkpoint={**tree, "global_step": step}, previous=before))
         assert (("expected_rotation", "weight") in found) is told
     assert math.cos(found["expected_rotation", "weight"].value or 0.0) == pytest.approx(0.999**200)
+
+
+def test_muon_in_its_balance(sounding_plugin: Trial):
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(40, 60))
+    optimizer = torch.optim.Muon([weight], lr=0.02, weight_decay=0.5, momentum=0.9)
+    balance = equilibrium_of(Group({**optimizer.param_groups[0]}, (), "muon"), 0.02, (40, 60))
+    assert balance is not None
+    weight.data *= math.sqrt(2400 * balance.spread) / weight.data.norm()
+    kept: list[dict[str, Any]] = []
+    for step in range(1, 301):
+        weight.grad = torch.randn(40, 60)
+        optimizer.step()
+        if step in (290, 300):
+            kept.append(
+                {"model": {"w": weight.detach().clone()}, "optimizer": optimizer.state_dict(), "global_step": step}
+            )
+    found = readings(sounding_plugin(PLUGIN, checkpoint=kept[1], previous=kept[0]))
+    assert found["expected_rotation", "w"].value == pytest.approx(angle_of(balance.cosine_loss(10)))
+    assert found["distance", "w"].value == pytest.approx(1.0, abs=0.05)

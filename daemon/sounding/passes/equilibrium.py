@@ -8,11 +8,12 @@ w_t = -η·Σ_j h_j n_(t-j). Every optimizer below is one with h_j = Σ_i c_i z_
 
 gives the norm (k = 0) and the cosine over k updates. Poles are kept as 1 - z, so that no digit is lost where decay is
 1e-9 an update. Lion's sign is no linear filter; there the correlation of signs of Gaussian variables, (2/π)·asin ρ,
-drives a filter of one pole.
+drives a filter of one pole. So does that of Muon's orthogonalised matrices (`orthogonalised`).
 """
 
 import cmath
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sounding.passes.optimizer import Group
+from sounding.passes.orthogonalised import QUINTIC, STEPS, Orthogonalised, momentum_correlations
 
 Floats = NDArray[np.float64]
 _MEMORY = 60  # e-foldings after which an autocorrelation counts as gone
@@ -30,7 +32,7 @@ class Equilibrium(Protocol):
 
     @property
     def spread(self) -> float:
-        """E‖w‖² per unit of noise: per element for updates of unit size, per E‖g‖² for SGD."""
+        """E‖w‖² per unit of noise: per element for updates of known size, per E‖g‖² for SGD; NaN: size not known."""
         ...
 
     def cosine_loss(self, updates: int) -> float:
@@ -104,9 +106,9 @@ def adamw(rate: float, decay: float, beta: float) -> Filter:
 
 @dataclass(frozen=True, eq=False)
 class Signed:
-    """A balance of updates of fixed size with autocorrelation `correlations` (lags 1, 2 …): Lion, or a fixed norm."""
+    """A balance of updates of one size, with `correlations` over lags 1, 2 …: Lion, Muon, any fixed norm."""
 
-    rate: float
+    rate: float  # size of one update: of an element, or of a norm
     gap: float  # ηλ
     correlations: Floats
 
@@ -150,6 +152,30 @@ def fixed_norm(rate: float, decay: float, correlation: float) -> Signed:
     return Signed(rate, rate * decay, correlation ** np.arange(1.0, _lags(correlation) + 1.0))
 
 
+def muon(group: Group, rate: float, shape: Sequence[int]) -> Signed | None:
+    """Muon with decoupled decay: w ← (1-ηλ)w - η·s·O, O of a matrix of this shape, kernels with a row per output.
+
+    The factor s is told by torch's Muon and by the original's marks; of others it is not known.
+    """
+    if len(shape) not in (2, 4) or not math.prod(shape):
+        return None
+    rows, columns, mu, settings = shape[0], math.prod(shape[1:]), group.momentum, group.settings
+    steps = group.number("ns_steps") or group.number("backend_steps") or STEPS
+    quintic = settings.get("ns_coefficients")
+    updates = Orthogonalised(rows, columns, int(steps), quintic if isinstance(quintic, Sequence) else QUINTIC)
+    nesterov = bool(settings.get("nesterov", True))
+    correlations = updates.correlations(momentum_correlations(mu, nesterov, _lags(mu)))
+    size = _factor(settings, rows, columns) * updates.norm / math.sqrt(rows * columns)
+    return Signed(rate * size, rate * group.weight_decay, correlations)
+
+
+def _factor(settings: Mapping[str, object], rows: int, columns: int) -> float:
+    if settings.get("adjust_lr_fn") == "match_rms_adamw":
+        return 0.2 * math.sqrt(max(rows, columns))
+    told = "adjust_lr_fn" in settings or "use_muon" in settings
+    return math.sqrt(max(1.0, rows / columns)) if told else math.nan
+
+
 def _lags(factor: float) -> int:
     return 0 if factor <= 0.0 else min(1_000_000, math.ceil(_MEMORY / -math.log(factor)))
 
@@ -171,8 +197,11 @@ def decay_rate(group: Group, rate: float) -> float | None:
     return pull if group.decoupled else None
 
 
-def equilibrium_of(group: Group, rate: float) -> Equilibrium | None:
-    """The balance that a group's settings lead to; None without decay, or where it is not known for its optimizer."""
+def equilibrium_of(group: Group, rate: float, shape: Sequence[int] = ()) -> Equilibrium | None:
+    """The balance that a group's settings lead to; None without decay, or where it is not known for its optimizer.
+
+    The shape of the weight matters to Muon alone.
+    """
     pull = rate * group.weight_decay
     if not 0.0 < pull < 1.0:
         return None
@@ -182,7 +211,7 @@ def equilibrium_of(group: Group, rate: float) -> Equilibrium | None:
         return adamw(rate, group.weight_decay, group.betas[0])
     if group.kind == "lion" and len(group.betas) == 2:
         return lion(rate, group.weight_decay, (group.betas[0], group.betas[1]))
-    return None
+    return muon(group, rate, shape) if group.kind == "muon" else None
 
 
 def _nesterov(group: Group) -> bool:
