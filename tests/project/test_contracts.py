@@ -16,7 +16,9 @@ WORKER_SIDE_MODULES = {
     "batch", "curvature", "digest", "losses", "measuring", "numbers", "opening", "passes", "probe", "recipe", "seeds",
     "sketch", "spectra", "testing", "trial",
 }  # fmt: skip
-PUBLIC_MODULES = {"contract", "curvature", "errors", "records", "passes", "numbers", "sketch", "spectra", "fitting", "tap"}
+PUBLIC_MODULES = {
+    "contract", "curvature", "errors", "fitting", "kernels", "numbers", "passes", "records", "sketch", "spectra", "tap",
+}  # fmt: skip
 PARENTS = (
     "sounding",
     "sounding.running.service",
