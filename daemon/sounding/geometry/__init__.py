@@ -1,0 +1,1 @@
+"""Geometry of representations: moments by class, neural collapse, ranks. Pure mathematics over tensors, no I/O."""
