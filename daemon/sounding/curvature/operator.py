@@ -109,17 +109,19 @@ class Layout:
 
     def views(self, flat: torch.Tensor) -> Iterator[torch.Tensor]:
         """Views of a vector's parts, in order and in shape."""
-        return (part.view(shape) for part, shape in zip(flat.split(self.sizes), self.shapes, strict=True))
+        return (part.view(shape) for part, shape in zip(torch.split(flat, list(self.sizes)), self.shapes, strict=True))
 
-    def part(self, names: Sequence[str]) -> "Layout":
-        """The layout of some of the tensors by themselves, in this order."""
-        kept = [place for place, name in enumerate(self.names) if name in set(names)]
-        return Layout(tuple(self.names[place] for place in kept), tuple(self.shapes[place] for place in kept))
+    def at(self, places: Sequence[int]) -> "Layout":
+        """The layout of some of the tensors by themselves."""
+        return Layout(tuple(self.names[place] for place in places), tuple(self.shapes[place] for place in places))
 
-    def matching(self, pattern: str) -> tuple[str, ...]:
-        """Names in which a regular expression is found. Raises SoundingError when it is none, or finds nothing."""
+    def matching(self, pattern: str) -> tuple[int, ...]:
+        """Places of the names in which a regular expression is found.
+
+        Raises SoundingError when it is none, or finds nothing.
+        """
         try:
-            found = tuple(name for name in self.names if re.search(pattern, name))
+            found = tuple(place for place, name in enumerate(self.names) if re.search(pattern, name))
         except re.error as error:
             raise SoundingError(f"{pattern!r} is no regular expression for parameters' names: {error}.") from None
         if not found:

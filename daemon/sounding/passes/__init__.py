@@ -4,6 +4,7 @@ from sounding.keeping.past import Course, Line
 from sounding.keeping.series import Series
 from sounding.opening import Opened
 from sounding.passes.checkpoints import Checkpoints
+from sounding.passes.curvature import Curvature, Curved, Facts
 from sounding.passes.equilibrium import Equilibrium, angle_of, decay_rate, equilibrium_of
 from sounding.passes.gradients import Gradients
 from sounding.passes.layers import Layer, layers_of
@@ -24,7 +25,10 @@ from sounding.recipe import Recipe
 __all__ = [
     "Checkpoints",
     "Course",
+    "Curvature",
+    "Curved",
     "Equilibrium",
+    "Facts",
     "Gradients",
     "Group",
     "History",

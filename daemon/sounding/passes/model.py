@@ -1,7 +1,7 @@
 """The pass `model`: the recipe's architecture with the checkpoint's weights in it, in evaluation mode."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ class Model:
     module: nn.Module
     recipe: Recipe
     device: torch.device
+    stored: Mapping[str, str] = field(default_factory=dict)  # the architecture's name → the checkpoint's
 
     @property
     def dtype(self) -> torch.dtype:
@@ -48,13 +49,16 @@ def model(
 ) -> Model:
     """The architecture with the weights loaded strictly; computed in the architecture's own floating-point type."""
     module = recipe.architecture(checkpoint, run, network)
-    load_strictly(module, weights)
+    stored = load_strictly(module, weights)
     module.eval()
-    return Model(module.to(device), recipe, device)
+    return Model(module.to(device), recipe, device, stored)
 
 
-def load_strictly(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Copy every weight into `module`. Raises SoundingError unless names and shapes agree one to one."""
+def load_strictly(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Copy every weight into `module`; return the stored name of each of the module's.
+
+    Raises SoundingError unless names and shapes agree one to one.
+    """
     _materialize(module)
     own = {name: each for name, each in module.state_dict(keep_vars=True).items() if isinstance(each, torch.Tensor)}
     first: dict[int, str] = {}
@@ -69,6 +73,7 @@ def load_strictly(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> Non
             f"the architecture's own loading refused {', '.join(left or loaded.unexpected_keys)}; "
             "it changes names while loading, which sounding cannot follow: return the plain module."
         )
+    return pairs
 
 
 def _require_ties(twins: Mapping[str, str], pairs: Mapping[str, str], weights: Mapping[str, torch.Tensor]) -> None:

@@ -1,0 +1,171 @@
+"""The function whose curvature is taken: the mean loss over a fixed subset, as a function of some parameters."""
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sounding.batch import moved
+from sounding.curvature.operator import Layout
+from sounding.numbers import accumulating
+from sounding.probe import Split
+from sounding.recipe import Recipe
+
+Statistics: TypeAlias = Literal["eval", "train"]  # what BatchNorm normalises by: running statistics, or its batch's
+Leaves: TypeAlias = Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What the network made of some examples: `values` and `weights` of the losses, per example or per token."""
+
+    inputs: Any
+    targets: Any
+    outputs: Any
+    values: torch.Tensor
+    weights: torch.Tensor
+
+    @property
+    def total(self) -> torch.Tensor:
+        """The weighted sum of the losses; what weighs nothing may be anything, NaN included."""
+        return torch.where(self.weights != 0, self.values * self.weights, 0.0).sum()
+
+    @property
+    def loss(self) -> float:
+        """The same, detached and summed in float64."""
+        values = self.values.detach().to(accumulating(self.values.device))
+        return float(torch.where(self.weights != 0, values * self.weights, 0.0).sum())
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights."""
+        return float(self.weights.detach().to(accumulating(self.weights.device)).sum())
+
+
+class Objective:
+    """Mean loss over `positions` of a split, as a trainer computes it: Σ w·loss / Σ w.
+
+    `parameters` are differentiable copies of those it is a function of; everything else is held as it is. Neither the
+    module's tensors nor its `.grad`, modes or running statistics are touched. With statistics="train" BatchNorm
+    normalises by the batch: then the losses of one batch depend on each other, and batches must not be cut in two.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        recipe: Recipe,
+        split: Split,
+        unit: str,
+        positions: Sequence[int],
+        parameters: Mapping[str, torch.Tensor],
+        statistics: Statistics = "eval",
+    ) -> None:
+        self._caller = _Caller(module, recipe)
+        self._recipe = recipe
+        self._split = split
+        self._unit = unit
+        self.module = module
+        self.positions = positions
+        self.statistics = statistics
+        self.layout = Layout(tuple(parameters), tuple(tuple(each.shape) for each in parameters.values()))
+        self.leaves = tuple(parameters.values())
+        self.device = self.leaves[0].device
+        self.dtype = functools.reduce(torch.promote_types, (each.dtype for each in self.leaves))
+        self._held = _raised({name: each for name, each in module.named_parameters() if name not in parameters})
+
+    def evaluate(self, chunk: range, leaves: Leaves | None = None) -> Evaluated:
+        """Outputs and losses of the examples at `chunk` of the subset, at `leaves` in place of the parameters."""
+        inputs, targets = self._split.take([self.positions[place] for place in chunk])
+        inputs, targets = moved(inputs, self.device), moved(targets, self.device)
+        given = dict(zip(self.layout.names, self.leaves if leaves is None else leaves, strict=True))
+        buffers = _raised({name: each.detach().clone() for name, each in self.module.named_buffers()})
+        tensors = {f"module.{name}": each for name, each in {**self._held, **buffers, **given}.items()}
+        outputs = functional_call(self._caller, tensors, (inputs,))
+        return self.judged(outputs, Evaluated(inputs, targets, outputs, outputs, outputs), len(chunk))
+
+    def judged(self, outputs: Any, of: Evaluated, examples: int) -> Evaluated:
+        """The losses of other outputs for the same examples."""
+        losses = self._recipe.losses(outputs, of.targets, of.inputs, examples, self._unit)
+        return Evaluated(of.inputs, of.targets, outputs, losses.values, losses.weights.detach())
+
+    def mean_at(self, leaves: Leaves, chunks: Sequence[range]) -> float:
+        """The mean loss at other parameters, summed in float64."""
+        loss = weight = 0.0
+        with self.prepared(), torch.no_grad():
+            for chunk in chunks:
+                found = self.evaluate(chunk, leaves)
+                loss, weight = loss + found.loss, weight + found.weight
+        return loss / weight
+
+    @contextlib.contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Within, the network computes what can be differentiated twice, in full float32, in the mode that is asked."""
+        modes = {
+            child: (child.training, getattr(child, "track_running_stats", None)) for child in self.module.modules()
+        }
+        fast = torch.backends.mha.get_fastpath_enabled()
+        with sdpa_kernel(SDPBackend.MATH), _exact_kernels(self.module):
+            try:
+                torch.backends.mha.set_fastpath_enabled(False)
+                self._set_modes()
+                yield
+            finally:
+                torch.backends.mha.set_fastpath_enabled(fast)
+                for child, (training, tracking) in modes.items():
+                    child.training = training
+                    if tracking is not None:
+                        child.track_running_stats = tracking
+
+    def _set_modes(self) -> None:
+        self.module.eval()
+        for child in batch_norms(self.module) if self.statistics == "train" else ():
+            child.training, child.track_running_stats = True, False  # by the batch, and no trace of it kept
+
+
+def batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The layers that normalise by their batch in training."""
+    return [each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+
+
+class _Caller(nn.Module):
+    """Calls the network the operator's way, with tensors in place of its own."""
+
+    def __init__(self, module: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.module = module
+        self._recipe = recipe
+
+    def forward(self, inputs: Any) -> Any:
+        return self._recipe.forward(self.module, inputs)
+
+
+def _raised(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Detached, and float32 at least."""
+    return {name: raised(each.detach()) for name, each in tensors.items()}
+
+
+def raised(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of half precision in float32, any other one as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+@contextlib.contextmanager
+def _exact_kernels(module: nn.Module) -> Iterator[None]:
+    """No TF32; recurrent layers by elementary operations, as cuDNN's cannot be differentiated twice."""
+    if not torch.backends.cudnn.is_available():  # type: ignore[no-untyped-call]
+        yield
+        return
+    recurrent = any(isinstance(each, nn.RNNBase) for each in module.modules())
+    matmul = torch.backends.cuda.matmul.allow_tf32
+    with torch.backends.cudnn.flags(enabled=not recurrent, deterministic=True, allow_tf32=False):
+        try:
+            torch.backends.cuda.matmul.allow_tf32 = False
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = matmul

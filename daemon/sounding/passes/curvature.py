@@ -1,0 +1,221 @@
+"""The pass `curvature`: products with the mean loss's Hessian and its relatives, on a fixed subset of the probe."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+
+from sounding.contract import Run, Unavailable, shared_pass
+from sounding.curvature.engines import Engine, Matrix, Shelf, Sum
+from sounding.curvature.examination import examine
+from sounding.curvature.memory import Memory, chunks_of
+from sounding.curvature.objective import Objective, Statistics, batch_norms
+from sounding.curvature.operator import Layout, Operator
+from sounding.curvature.selection import Subset, batch_size_of, chosen_parameters, subset_of
+from sounding.passes.model import Model
+from sounding.probe import TRAIN, Probe
+from sounding.recipe import Recipe
+
+Way: TypeAlias = Literal["auto", "reverse", "forward"]
+_ENGINES: Mapping[Way, tuple[Engine, ...]] = {
+    "auto": ("reverse", "forward"),
+    "reverse": ("reverse",),
+    "forward": ("forward",),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an operator's numbers rest on, to be stored beside them."""
+
+    matrix: str  # hessian, ggn or fisher
+    split: str
+    examples: int
+    subset: str  # digest of the examples and their order
+    batch_norm: str  # "eval", "train", or "none" where the network has no such layer
+    batch_size: int  # of the batches that BatchNorm normalised by; 0 in evaluation mode
+    parameters: int
+    block: str  # pattern of the parameters' names; "" is all that were selected
+    loss: str  # whose loss it is, and over what the mean is taken
+    engine: str  # how products are computed
+
+
+class Curved(Operator):
+    """A matrix of the mean loss; `layout` says which element of its vectors is which parameter's."""
+
+    def __init__(self, summed: Sum, layout: Layout, places: tuple[int, ...], facts: Facts, like: torch.Tensor) -> None:
+        self.layout = layout
+        self.places = places
+        self.facts = facts
+        super().__init__(layout.size, like.device, like.dtype, lambda vectors: summed.multiply(vectors, places))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The pass's settings, as the configuration gives them."""
+
+    batch_size: tuple[int, str]
+    memory_gb: float
+    engine: Way
+
+
+class Curvature:
+    """Curvature of the mean loss over a fixed subset of the train split, as a function of the selected parameters.
+
+    Operators share graphs within `memory_gb`: to ask for the same one again costs nothing. Where a network or a
+    checkpoint has no such curvature, methods raise Unavailable with the reason: yield it as a `Skip`.
+
+    `batch_norm` is "eval" for the function that is evaluated, by running statistics, or "train" for the one that
+    training sees, in batches of the training size. `block` is a regular expression: only parameters whose names
+    it is found in vary, the others are constants.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        probe: Probe,
+        subset: Subset,
+        parameters: Mapping[str, torch.Tensor],
+        settings: Settings,
+    ) -> None:
+        self._model = model
+        self._probe = probe
+        self._settings = settings
+        self._parameters = parameters
+        self.subset = subset
+        self.layout = Layout(tuple(parameters), tuple(tuple(each.shape) for each in parameters.values()))
+        objective = self._objective("eval", len(subset.positions))
+        self.device, self.dtype = objective.device, objective.dtype
+        self._memory = Memory(settings.memory_gb * (1 << 30), max(1, self.layout.size) * objective.dtype.itemsize)
+        self._shelf = Shelf(self._memory.graphs)
+        self._sums: dict[tuple[Matrix, Statistics], tuple[Sum, Objective]] = {}
+
+    def hessian(self, batch_norm: Statistics = "eval", block: str | None = None) -> Curved:
+        """H, the second derivatives of the mean loss."""
+        return self._operator("hessian", batch_norm, block)
+
+    def ggn(self, batch_norm: Statistics = "eval", block: str | None = None) -> Curved:
+        """G = 1/W Σ w JᵀBJ, with J the outputs' Jacobian and B the loss's Hessian at the outputs.
+
+        It is H less what the network's own second derivatives add.
+        """
+        return self._operator("ggn", batch_norm, block)
+
+    def fisher(self, batch_norm: Statistics = "eval", block: str | None = None) -> Curved:
+        """F = 1/W Σ w ggᵀ, the empirical Fisher matrix, with g the gradient of one example's (or token's) loss."""
+        return self._operator("fisher", batch_norm, block)
+
+    def gradient(self, batch_norm: Statistics = "eval", block: str | None = None) -> torch.Tensor:
+        """The mean loss's gradient as a new flat vector, from the graphs that Hessian products use."""
+        summed, _ = self._sum("hessian", batch_norm)
+        assert summed.gradient is not None, "a Hessian's first pass takes the gradient"
+        parts = self.layout.named(summed.gradient)
+        names = self.layout.at(self._places(block)).names
+        return torch.cat([parts[name].reshape(-1) for name in names])
+
+    def loss(self, batch_norm: Statistics = "eval") -> float:
+        """The mean loss itself."""
+        return self._sum("hessian", batch_norm)[0].loss
+
+    def loss_at(self, offset: torch.Tensor, batch_norm: Statistics = "eval") -> float:
+        """The mean loss where the selected parameters are moved by a flat vector; may be infinite or NaN."""
+        summed, objective = self._sum("hessian", batch_norm)
+        leaves = [
+            each.detach() + part.to(each.dtype)
+            for each, part in zip(objective.leaves, self.layout.views(offset), strict=True)
+        ]
+        return objective.mean_at(leaves, summed.chunks)
+
+    @property
+    def room(self) -> int:
+        """How many vectors may be held beside the graphs, by whoever multiplies."""
+        return self._memory.vectors - 5
+
+    def _operator(self, matrix: Matrix, batch_norm: Statistics, block: str | None) -> Curved:
+        summed, objective = self._sum(matrix, batch_norm)
+        places = self._places(block)
+        layout = self.layout.at(places)
+        facts = Facts(
+            matrix,
+            self.subset.split,
+            len(objective.positions),
+            self.subset.hash,
+            objective.statistics if batch_norms(self._model.module) else "none",
+            len(summed.chunks[0]) if objective.statistics == "train" else 0,
+            layout.size,
+            block or "",
+            self._loss_in_words(),
+            summed.way,
+        )
+        return Curved(summed, layout, places, facts, torch.empty(0, dtype=self.dtype, device=self.device))
+
+    def _places(self, block: str | None) -> tuple[int, ...]:
+        return tuple(range(len(self.layout.names))) if block is None else self.layout.matching(block)
+
+    def _sum(self, matrix: Matrix, batch_norm: Statistics) -> tuple[Sum, Objective]:
+        statistics: Statistics = batch_norm if batch_norms(self._model.module) else "eval"
+        if (matrix, statistics) not in self._sums:
+            self._sums[matrix, statistics] = self._prepared(matrix, statistics)
+        return self._sums[matrix, statistics]
+
+    def _prepared(self, matrix: Matrix, statistics: Statistics) -> tuple[Sum, Objective]:
+        examples, batch = len(self.subset.positions), 0
+        if statistics == "train":
+            batch = self._settings.batch_size[0]
+            if not batch:
+                raise Unavailable(
+                    "BatchNorm normalises by the training batch, whose size is not known: give the run an attribute "
+                    "`batch_size`, or set batch_size in [passes.curvature]"
+                )
+            examples = max(batch * (examples // batch), min(batch, examples))
+        objective = self._objective(statistics, examples)
+        self._require_finite()
+        found = examine(matrix, objective, _ENGINES[self._settings.engine])
+        chunks = chunks_of(examples, batch, found.need, self._memory)
+        summed = Sum(matrix, found.engine, objective, chunks, found.need, self._shelf)
+        if not math.isfinite(summed.loss):
+            raise Unavailable(f"the mean loss is {summed.loss} at this checkpoint, so it has no curvature")
+        return summed, objective
+
+    def _objective(self, statistics: Statistics, examples: int) -> Objective:
+        split = self._probe.splits[self.subset.split]
+        positions = self.subset.positions[:examples]
+        return Objective(
+            self._model.module, self._model.recipe, split, self._probe.unit, positions, self._parameters, statistics
+        )
+
+    def _require_finite(self) -> None:
+        wrong = [name for name, each in self._parameters.items() if not bool(torch.isfinite(each).all())]
+        if wrong:
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise Unavailable(f"`{wrong[0]}`{more} holds NaN or infinity, so the loss has no curvature here")
+
+    def _loss_in_words(self) -> str:
+        whose = "the recipe's loss" if "loss" in self._model.recipe.functions else "cross-entropy"
+        return f"{whose}, weighted mean over {self._probe.unit}s"
+
+
+@shared_pass(version=1)
+def curvature(
+    model: Model,
+    recipe: Recipe,
+    run: Run,
+    *,
+    examples: int = 4096,
+    parameters: str = "trainable",
+    batch_size: int = 0,
+    memory_gb: float = 4.0,
+    engine: Way = "auto",
+) -> Curvature:
+    """On at most `examples` of the train split; `parameters` are "trainable", "all", or a pattern of names.
+
+    `memory_gb` is what graphs and vectors may take beyond the network itself. `batch_size` is that of training (0:
+    the run's attribute tells).
+    """
+    probe = recipe.probe(run)
+    subset = subset_of(probe, TRAIN, examples)
+    chosen = chosen_parameters(model.module, parameters)
+    settings = Settings(batch_size_of(run.attributes, batch_size), memory_gb, engine)
+    return Curvature(model, probe, subset, chosen, settings)
