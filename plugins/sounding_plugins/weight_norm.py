@@ -70,12 +70,13 @@ def weight_norm(
 
 
 def _readings(of: Magnitude, name: str, layer: Layer) -> Iterator[Finding]:
+    low, high = of.low, of.high  # first: the sums come with them, from one reading
     found = {
         "frobenius": of.norm,
         "rms": of.norm / math.sqrt(of.count),
         "max_abs": of.max_abs,
-        "min": of.low,
-        "max": of.high,
+        "min": low,
+        "max": high,
         "zeros": of.zeros / of.count,
         "nans": of.nans / of.count,
         "infinities": of.infinities / of.count,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sounding.numbers import CHUNK, row_squares
+from sounding.numbers import CHUNK
 from sounding.passes import layers_of
 from sounding.passes.magnitudes import magnitude_of, magnitudes
 from sounding.passes.spectral import largest_singular_value, spectral_norms
@@ -20,19 +20,37 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "shape", [(7, 3), (300, 700), (5, 2 * CHUNK + 3), (3, 2, 3, 3), (513,), (CHUNK * 2 + 1,), (1, 1), (0, 4), ()]
+    "shape",
+    [
+        *[(7, 3), (300, 700), (5, 2 * CHUNK + 3), (3, 2, 3, 3), (513,), (CHUNK * 2 + 1,), (1, 1), (0, 4), ()],
+        *[(3, 1021), (2, 1041), (40, 1000)],  # a prime, one whose divisors are odd, and one in two equal parts
+    ],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float64])
 def test_rows_against_a_naive_twin(shape: tuple[int, ...], dtype: torch.dtype):
     tensor = drawn(*shape).to(dtype)
     found = magnitude_of(tensor)
     assert found.count == tensor.numel()
     if tensor.numel():
         exact = tensor.double().reshape(shape[0] if len(shape) > 1 else 1, -1).square().sum(1).numpy()
-        assert found.rows == pytest.approx(exact, rel=1e-7 if dtype != torch.float64 else 1e-12)
-        assert (found.low, found.high) == (float(tensor.min()), float(tensor.max()))
+        assert found.rows == pytest.approx(exact, rel=2.5e-7 if dtype != torch.float64 else 1e-12)
+        assert found.squares == pytest.approx(exact.sum(), rel=2e-7)
+        alone = magnitude_of(tensor).rows
+        assert (found.low, found.high) == (float(tensor.double().min()), float(tensor.double().max()))
+        assert np.array_equal(found.rows, alone)  # whether or not anyone asked for extremes
     else:
         assert (found.norm, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int8, torch.uint8, torch.bool])
+def test_whole_numbers(dtype: torch.dtype):
+    tensor = (drawn(30, 70) * 50).abs().to(dtype)
+    found = magnitude_of(tensor)
+    exact = tensor.long().square().sum(1).double().numpy()
+    assert found.rows == pytest.approx(exact, rel=1e-7)
+    assert found.zeros == int((tensor == 0).sum())
+    large = torch.full((3, 2), (1 << 30) + 1, dtype=torch.int64)
+    assert magnitude_of(large).high == (1 << 30) + 1
 
 
 def test_counts():
@@ -62,8 +80,8 @@ def test_rows_that_float32_cannot_square(scale: float):
     matrix = (drawn(4, 600) * scale).float()
     matrix[2] = 0.0
     right = matrix.double().square().sum(1).numpy()
-    with np.errstate(over="ignore"):
-        assert row_squares(matrix.numpy()) == pytest.approx(right, rel=1e-6)
+    assert magnitude_of(matrix).rows == pytest.approx(right, rel=1e-6)
+    assert magnitude_of(matrix.reshape(1, -1)).squares == pytest.approx(right.sum(), rel=1e-6)
 
 
 def test_slices_are_runs_of_rows():

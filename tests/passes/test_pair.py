@@ -13,6 +13,7 @@ from sounding.measuring.collecting import Found
 from sounding.measuring.discovery import Loaded, assemble, load
 from sounding.numbers import CHUNK, inner, sum_of_squares
 from sounding.passes import Model, Moments, Other, Pair, Weights
+from sounding.passes.magnitudes import magnitude_of
 from sounding.passes.pair import moments_of
 from sounding.testing import Trial
 
@@ -79,6 +80,8 @@ def test_the_norm_of_forty_million_elements():
     assert math.sqrt(found.before) == pytest.approx(math.sqrt(right), rel=1e-9)
     assert math.sqrt(found.after) == pytest.approx(math.sqrt(right), rel=1e-9)
     assert found.change == 0.0
+    assert magnitude_of(tensor).norm == pytest.approx(math.sqrt(right), rel=1e-9)
+    assert magnitude_of(tensor.reshape(8000, 5000)).norm == pytest.approx(math.sqrt(right), rel=1e-9)
 
 
 def test_what_is_not_a_number_stays_none():

@@ -1,33 +1,98 @@
-"""The pass `magnitudes`: sums and extremes of every parameter, row by row, from one reading of the file."""
+"""The pass `magnitudes`: sums of squares, extremes and counts of every parameter, each read when it is asked for."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sounding.contract import shared_pass
-from sounding.numbers import CHUNK, row_squares
+from sounding.numbers import CHUNK, FAINT, PART, equal_parts, sum_of_squares
 from sounding.passes.weights import Weights
 
 Floats = NDArray[np.float64]
-Block: TypeAlias = torch.Tensor | NDArray[np.floating]
+
+_BLOCK = 2 * CHUNK  # elements: in float32 they stay in a core's cache, and the calls' own time hardly counts
 
 
-@dataclass(frozen=True, eq=False)
+class Extremes:
+    """What looking at every element of a tensor tells; NaN, where there is one, is both the least and the greatest."""
+
+    def __init__(self) -> None:
+        self.low, self.high = math.inf, -math.inf
+        self.zeros = self.nans = self.infinities = 0
+        self._marks = np.empty(0, dtype=np.bool_)
+
+    def look(self, values: NDArray[np.floating]) -> None:
+        """Take in some elements. What is rare is looked for, and counted only where there is any."""
+        low, high = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
+        self.low, self.high = low if not low >= self.low else self.low, high if not high <= self.high else self.high
+        if len(self._marks) < len(values):
+            self._marks = np.empty(len(values), dtype=np.bool_)
+        filled = np.not_equal(values, 0, out=self._marks[: len(values)])
+        if not np.logical_and.reduce(filled):
+            self.zeros += len(values) - int(np.count_nonzero(filled))
+        if not math.isfinite(low) or not math.isfinite(high):
+            self.nans += int(np.count_nonzero(np.isnan(values)))
+            self.infinities += int(np.count_nonzero(np.isinf(values)))
+
+
 class Magnitude:
-    """What one reading of a tensor tells. A row is what belongs to one output: a slice along the first dimension."""
+    """What is told of one tensor. A row is what belongs to one output: a slice along the first dimension.
 
-    shape: tuple[int, ...]
-    rows: Floats  # sum of squares of every row; of a vector or scalar, one row
-    low: float
-    high: float
-    zeros: int
-    nans: int
-    infinities: int
+    Sums take one pass over the file. So do extremes and counts, which bring the sums with them: who wants both asks for
+    one of those first.
+    """
+
+    def __init__(self, shape: tuple[int, ...], tensor: Callable[[], torch.Tensor]) -> None:
+        self.shape = shape
+        self._tensor = tensor
+
+    @cached_property
+    def rows(self) -> Floats:
+        """Sum of squares of every row; of a vector or scalar, one row."""
+        return _row_squares(self._matrix(), None) if self.count else np.zeros(0)
+
+    @cached_property
+    def _extremes(self) -> Extremes:
+        found = Extremes()
+        if self.count:
+            vars(self)["rows"] = _row_squares(self._matrix(), found.look)
+        else:
+            found.low = found.high = 0.0
+        return found
+
+    @property
+    def low(self) -> float:
+        """Smallest value; NaN where there is one, 0 of an empty tensor."""
+        return self._extremes.low
+
+    @property
+    def high(self) -> float:
+        """Largest value; NaN where there is one, 0 of an empty tensor."""
+        return self._extremes.high
+
+    @property
+    def max_abs(self) -> float:
+        """Largest absolute value; NaN where there is one."""
+        return float(np.maximum(abs(self.low), abs(self.high)))
+
+    @property
+    def zeros(self) -> int:
+        """Elements that are 0 or -0."""
+        return self._extremes.zeros
+
+    @property
+    def nans(self) -> int:
+        """Elements that are not a number."""
+        return self._extremes.nans
+
+    @property
+    def infinities(self) -> int:
+        """Elements that are infinite."""
+        return self._extremes.infinities
 
     @property
     def count(self) -> int:
@@ -45,11 +110,6 @@ class Magnitude:
         return math.sqrt(self.squares)
 
     @property
-    def max_abs(self) -> float:
-        """Largest absolute value; NaN where there is one."""
-        return float(np.maximum(abs(self.low), abs(self.high)))
-
-    @property
     def dead_rows(self) -> int:
         """Rows whose norm is below 1e-6 of the median row's, and all rows where the median is zero too."""
         return int(np.count_nonzero(self.rows <= 1e-12 * np.median(self.rows)))
@@ -57,6 +117,9 @@ class Magnitude:
     def slice_norms(self, slices: int) -> Floats:
         """Norms of equal runs of rows, e.g. of attention heads. Raises ValueError where rows cannot be dealt out so."""
         return np.asarray(np.sqrt(self.rows.reshape(slices, -1).sum(axis=1)))
+
+    def _matrix(self) -> torch.Tensor:
+        return self._tensor().detach().reshape(self.shape[0] if len(self.shape) > 1 else 1, -1)
 
 
 class Magnitudes(Mapping[str, Magnitude]):
@@ -87,45 +150,68 @@ class Magnitudes(Mapping[str, Magnitude]):
 
 @shared_pass(version=1)
 def magnitudes(weights: Weights) -> Magnitudes:
-    """Sums of squares to 1e-7 whatever the size, extremes and counts."""
-    return Magnitudes({name: magnitude_of(tensor) for name, tensor in weights.parameters().items()})
+    """Sums of squares to 1e-6 whatever the size, extremes and counts."""
+    parameters = weights.parameters()
+    return Magnitudes({name: Magnitude(weights.shape(name), _later(parameters, name)) for name in parameters})
+
+
+def magnitude_of(tensor: torch.Tensor) -> Magnitude:
+    """One tensor's."""
+    return Magnitude(tuple(tensor.shape), lambda: tensor)
+
+
+def _later(tensors: Mapping[str, torch.Tensor], name: str) -> Callable[[], torch.Tensor]:
+    return lambda: tensors[name]
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def magnitude_of(tensor: torch.Tensor) -> Magnitude:
-    """One tensor's, a block of rows at a time; an empty tensor has extremes of 0."""
-    shape = tuple(tensor.shape)
-    matrix = (
-        tensor.detach().reshape(shape[0] if len(shape) > 1 else 1, -1) if tensor.numel() else tensor.new_zeros(0, 0)
-    )
-    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    sums: list[Floats] = [np.zeros(0)]
-    low, high = math.inf, -math.inf
-    zeros = nans = infinities = 0
-    for block in _blocks(matrix.numpy() if matrix.dtype == wide else matrix):
-        values = block.to(wide).numpy() if isinstance(block, torch.Tensor) else block
-        sums.append(row_squares(values))
-        least, greatest = float(values.min()), float(values.max())
-        low, high = least if not least >= low else low, greatest if not greatest <= high else high  # NaN wins
-        zeros += values.size - int(np.count_nonzero(values != 0))
-        if not math.isfinite(least) or not math.isfinite(greatest):
-            nans += int(np.count_nonzero(np.isnan(values)))
-            infinities += int(np.count_nonzero(np.isinf(values)))
-    rows = np.concatenate(sums)
-    if len(rows) != len(matrix):  # rows longer than a block came in parts
-        rows = rows.reshape(len(matrix), -1).sum(axis=1)
-    return Magnitude(shape, rows, *((low, high) if tensor.numel() else (0.0, 0.0)), zeros, nans, infinities)
+def _row_squares(matrix: torch.Tensor, look: Callable[[NDArray[np.floating]], None] | None) -> Floats:
+    """The sum of squares of every row, and a `look` at all elements on the way, while they are in the cache.
+
+    Rows are summed in equal parts of float32 products, the parts in float64; what float32 cannot square is squared in
+    float64 after all.
+    """
+    height, width = matrix.shape
+    single = matrix.dtype == torch.float32 or matrix.itemsize < 4  # of float32 every narrower type is a part
+    part = min(width, PART) if height == 1 else equal_parts(width)
+    single = single and part > 0
+    dtype, flat = torch.float32 if single else torch.float64, matrix.reshape(-1)
+    part = part or width
+    sums = np.empty(-(-flat.numel() // part), dtype=np.float32 if single else np.float64)
+    for start, block in _blocks(flat, part, dtype):
+        np.vecdot(block, block, out=sums[start : start + len(block)])
+        if look:
+            look(block.reshape(-1))
+    rows = sums.reshape(height, -1).sum(axis=1, dtype=np.float64)
+    doubtful = np.flatnonzero(~((rows > FAINT * width) & (rows < math.inf))) if single else ()
+    if len(doubtful):
+        rows[doubtful] = _exactly(matrix, torch.from_numpy(doubtful))
+    return np.asarray(rows)
 
 
-def _blocks(matrix: Block) -> Iterator[Block]:
-    """Whole rows that fill a core's cache, or, of a row that is longer, its parts one after the other."""
-    width = matrix.shape[1]
-    if width <= CHUNK:
-        taken = max(1, CHUNK // max(1, width))
-        yield from (matrix[start : start + taken] for start in range(0, matrix.shape[0], taken))
+def _blocks(flat: torch.Tensor, part: int, dtype: torch.dtype) -> Iterator[tuple[int, NDArray[np.floating]]]:
+    """Everything once, as parts below each other with the first one's number; a vector's last part may be shorter."""
+    count, rest = divmod(flat.numel(), part)
+    step = max(1, _BLOCK // part)
+    parts = flat[: count * part].reshape(-1, part)
+    if flat.dtype == dtype:
+        mapped = parts.numpy()
+        yield from ((start, mapped[start : start + step]) for start in range(0, count, step))
     else:
-        yield from (
-            matrix[row : row + 1, start : start + CHUNK]
-            for row in range(matrix.shape[0])
-            for start in range(0, width, CHUNK)
-        )
+        room = torch.empty(min(step, count), part, dtype=dtype)  # one for all: to get a new one each time takes longer
+        for start in range(0, count, step):
+            block = parts[start : start + step]
+            yield start, room[: len(block)].copy_(block).numpy()
+    if rest:
+        yield count, flat[count * part :].to(dtype).numpy().reshape(1, -1)
+
+
+def _exactly(matrix: torch.Tensor, chosen: torch.Tensor) -> Floats:
+    """Sums of squares of some rows, in float64."""
+    width = matrix.shape[1]
+    if width > CHUNK:
+        return np.array([sum_of_squares(matrix[row]) for row in chosen.tolist()])
+    step = CHUNK // width
+    parts = (chosen[start : start + step] for start in range(0, len(chosen), step))
+    blocks = (matrix[some].to(torch.float64).numpy() for some in parts)
+    return np.concatenate([np.vecdot(block, block) for block in blocks])
