@@ -8,6 +8,7 @@ from sounding.passes.curvature import Curvature, Curved, Facts
 from sounding.passes.equilibrium import Equilibrium, angle_of, decay_rate, equilibrium_of
 from sounding.passes.gradients import Gradients
 from sounding.passes.layers import Layer, layers_of
+from sounding.passes.linearisation import Linearisation
 from sounding.passes.magnitudes import Magnitude, Magnitudes
 from sounding.passes.model import Model
 from sounding.passes.optimizer import Group, Optimizer
@@ -16,9 +17,11 @@ from sounding.passes.pair import Moments, Pair
 from sounding.passes.past import History, Logs, Past
 from sounding.passes.predictions import Predictions
 from sounding.passes.rates import Rates, rates_of, updates_between
+from sounding.passes.sample import Sample, sample_of
 from sounding.passes.scale_invariance import Invariance, ScaleInvariance
 from sounding.passes.spectral import SpectralNorms, Top
 from sounding.passes.symmetries import Symmetries
+from sounding.passes.tangent_kernel import TangentKernel
 from sounding.passes.weights import Weights
 from sounding.recipe import Recipe
 
@@ -35,6 +38,7 @@ __all__ = [
     "Invariance",
     "Layer",
     "Line",
+    "Linearisation",
     "Logs",
     "Magnitude",
     "Magnitudes",
@@ -48,10 +52,12 @@ __all__ = [
     "Predictions",
     "Rates",
     "Recipe",
+    "Sample",
     "ScaleInvariance",
     "Series",
     "SpectralNorms",
     "Symmetries",
+    "TangentKernel",
     "Top",
     "Weights",
     "angle_of",
@@ -59,5 +65,6 @@ __all__ = [
     "equilibrium_of",
     "layers_of",
     "rates_of",
+    "sample_of",
     "updates_between",
 ]
