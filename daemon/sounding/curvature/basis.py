@@ -18,7 +18,8 @@ class Basis:
 
     def __init__(self, size: int, device: torch.device, dtype: torch.dtype) -> None:
         self.size = size
-        self._options = {"device": device, "dtype": dtype}
+        self._device = device
+        self._dtype = dtype
         self._blocks: list[torch.Tensor] = []
         self._count = 0
 
@@ -27,12 +28,13 @@ class Basis:
 
     def __getitem__(self, index: int) -> torch.Tensor:
         place = range(self._count)[index]
-        return self._blocks[place // ROWS][place % ROWS]
+        row: torch.Tensor = self._blocks[place // ROWS][place % ROWS]
+        return row
 
     def append(self, vector: torch.Tensor) -> None:
         """Add a row; the vector is copied."""
         if self._count == ROWS * len(self._blocks):
-            self._blocks.append(torch.empty(min(ROWS, self.size + 1), self.size, **self._options))
+            self._blocks.append(torch.empty(min(ROWS, self.size), self.size, dtype=self._dtype, device=self._device))
         self._count += 1
         self[-1].copy_(vector)
 
@@ -45,21 +47,21 @@ class Basis:
         """Subtract the rows' combination from `vector`, in place."""
         start = 0
         for block in self._filled():
-            part = torch.as_tensor(coefficients[start : start + len(block)], **self._options)
+            part = torch.as_tensor(coefficients[start : start + len(block)], dtype=self._dtype, device=self._device)
             vector.addmv_(block.T, part, alpha=-1.0)
             start += len(block)
 
     def combined(self, rotation: Floats) -> torch.Tensor:
         """The rows that a matrix [len(self), k] makes of these: [k, size]."""
-        whole = torch.empty(rotation.shape[1], self.size, **self._options)
-        turned = torch.as_tensor(rotation.T, **self._options)
+        whole = torch.empty(rotation.shape[1], self.size, dtype=self._dtype, device=self._device)
+        turned = torch.as_tensor(rotation.T, dtype=self._dtype, device=self._device)
         for left in range(0, self.size, COLUMNS):
             torch.matmul(turned, self._columns(left), out=whole[:, left : left + COLUMNS])
         return whole
 
     def compress(self, rotation: Floats) -> None:
         """Replace the rows by their combinations, of which there are fewer; in place, a piece of columns at a time."""
-        turned = torch.as_tensor(rotation.T, **self._options)
+        turned = torch.as_tensor(rotation.T, dtype=self._dtype, device=self._device)
         for left in range(0, self.size, COLUMNS):
             for place, row in enumerate(turned @ self._columns(left)):
                 self[place][left : left + COLUMNS].copy_(row)
@@ -77,8 +79,8 @@ class Basis:
 
 def dot(one: torch.Tensor, other: torch.Tensor) -> float:
     """Scalar product, spans of it in the vectors' type, added up in float64: right to 1e-7 of Σ|xy| at any length."""
-    spans = zip(one.split(_SPAN), other.split(_SPAN), strict=True)
-    return float(torch.stack([torch.dot(x, y) for x, y in spans]).double().sum())
+    spans = (slice(start, start + _SPAN) for start in range(0, len(one), _SPAN))
+    return float(torch.stack([torch.dot(one[span], other[span]) for span in spans]).double().sum())
 
 
 def length(vector: torch.Tensor) -> float:

@@ -7,179 +7,203 @@ eigenspace: such a value is found once, unless the whole Krylov space is exhaust
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 
 from sounding.curvature.basis import Basis, Floats, dot, length
+from sounding.curvature.eigenvalues import Eigenvalue, Ending, Extremes, Wanted, error_bounds
 from sounding.curvature.operator import LinearOperator
 
-Ending = Literal["converged", "limit", "not finite"]
-
-_AGAIN = 0.05  # of a vector's length: if less is left after orthogonalising, rounding is worth a second time
+_AGAIN = 1e-3  # of a vector's length: if more than that is taken out of it, rounding is worth taking out once more
+_TIMES = 4  # after which it lies in the basis's span
 _EXHAUSTED = 64  # times the type's epsilon of the operator's norm: a residual of this length is rounding alone
 _ROUNDING = 8  # times epsilon times the norm: what products and orthogonalisation are wrong by
 
 
-@dataclass(frozen=True, slots=True)
-class Eigenvalue:
-    """An eigenvalue lies within `bound` of `value`, as far as no other was missed in between.
-
-    The residual ‖Av - λv‖ alone is a bound that holds whatever was missed; residual²/gap is the smaller one of a value
-    that stands apart, its gap being measured to the intervals of the others that were found.
-    """
-
-    value: float
-    bound: float
-    residual: float
-    converged: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Extremes:
-    """What was found: `top` from the largest, `bottom` from the smallest, by value and not by magnitude.
-
-    `basis` and `projected` are the Krylov space and the operator in it: A·Vᵀ = Vᵀ·projected + `next_norm`·(a vector
-    outside)·(last row of the basis). Empty where a product was not finite.
-    """
-
-    top: tuple[Eigenvalue, ...]
-    bottom: tuple[Eigenvalue, ...]
-    products: int
-    ending: Ending
-    basis: Basis
-    projected: Floats  # [m, m]
-    next_norm: float
-
-    @property
-    def alphas(self) -> Floats:
-        """The diagonal of the tridiagonal matrix; of an arrowhead after a restart."""
-        return np.diag(self.projected).copy()
-
-    @property
-    def betas(self) -> Floats:
-        """What stands beside the diagonal."""
-        return np.diag(self.projected, 1).copy()
-
-    @property
-    def scale(self) -> float:
-        """The largest magnitude of an eigenvalue found."""
-        return max((abs(each.value) for each in (*self.top, *self.bottom)), default=0.0)
-
-    def vectors(self, count: int) -> torch.Tensor:
-        """Eigenvectors of the `count` largest values found, as rows of length 1, in their order."""
-        rotation = np.linalg.eigh(self.projected)[1][:, ::-1][:, : min(count, len(self.top))]
-        return self.basis.combined(np.ascontiguousarray(rotation))
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """How many values at each end, how exact, and at what cost.
-
-    A value of the top is converged when its bound is below `tolerance` of its own magnitude, one of the bottom when it
-    is below that share of the largest magnitude. `steady` is for how many steps in a row that must hold.
-    """
-
-    top: int = 5
-    bottom: int = 1
-    tolerance: float = 1e-3
-    most_products: int = 100
-    most_vectors: int = 100
-    steady: int = 2
+DEFAULT = Wanted()
 
 
 def starting_vector(gradient: torch.Tensor | None, operator: LinearOperator, noise: float = 0.1) -> torch.Tensor:
     """The gradient's direction plus `noise` of a random one (fixed), as it could lack an eigenvector altogether."""
-    random = _random(operator, 0)
+    random = random_vector(operator, 0)
     if gradient is None:
         return random
     flat = gradient.to(random)
-    norm = length(flat)
-    if norm == 0.0 or not math.isfinite(norm):
+    largest = float(flat.abs().max())
+    if largest == 0.0 or not math.isfinite(largest):
         return random
-    return random.mul_(noise).add_(flat, alpha=1.0 / norm)
+    flat = flat / largest  # squares of a small gradient vanish
+    return random.mul_(noise).add_(flat, alpha=1.0 / length(flat))
 
 
-def extremes(operator: LinearOperator, start: torch.Tensor, wanted: Wanted = Wanted()) -> Extremes:
+def extremes(operator: LinearOperator, start: torch.Tensor, wanted: Wanted = DEFAULT) -> Extremes:
     """The wanted values at both ends of the spectrum, or what is known of them when the products are used up."""
     process = _Lanczos(operator, start, wanted)
     steady = 0
     while process.step():
-        found = process.found()
-        steady = steady + 1 if process.is_enough(*found) else 0
-        if process.is_complete or steady >= wanted.steady:
-            return process.extremes(*found, "converged")
+        top, bottom = process.ends()
+        steady = steady + 1 if process.is_enough(top, bottom) else 0
+        if process.is_complete(top) or steady >= wanted.steady:
+            return process.result(top, bottom, "converged")
         if process.products >= wanted.most_products:
-            return process.extremes(*found, "limit")
-        if process.fresh:
-            steady = 0
+            return process.result(top, bottom, "limit")
         process.make_room()
-    return process.extremes((), (), "not finite")
+    return process.result((), (), "not finite")
 
 
 class _Lanczos:
     """The process: a basis, the operator in it, and the vector that comes next."""
 
     def __init__(self, operator: LinearOperator, start: torch.Tensor, wanted: Wanted) -> None:
+        fewest = wanted.top + wanted.bottom + 3
         self._operator = operator
         self._wanted = wanted
         self._epsilon = torch.finfo(operator.dtype).eps
-        self._most = max(min(wanted.most_vectors, operator.size), min(operator.size, wanted.top + wanted.bottom + 3))
-        self._first = 0  # row at which the present Krylov space begins, after an earlier one was exhausted
-        self.basis = Basis(operator.size, operator.device, operator.dtype)
-        self.projected = np.zeros((0, 0))
-        self.products = 0
-        self.next_norm = 0.0
-        self.fresh = False
+        self._most = max(wanted.most_vectors, fewest)
+        self._basis = Basis(operator.size, operator.device, operator.dtype)
+        self._projected = np.zeros((0, 0))
+        self._coupling = np.zeros(0)  # of the next vector to each row of the basis
         self._next = start / length(start)
+        self._first = 0  # row at which the present Krylov space begins: one before it was exhausted
+        self._exhausted = False
+        self._values, self._turn = np.zeros(0), np.zeros((0, 0))
+        self.products = 0
 
     def step(self) -> bool:
         """One product; False when it is not finite."""
-        self.basis.append(self._next)
-        image = self._operator.matmat(self.basis[-1][None])[0].clone()
+        if self._exhausted:
+            self._first = len(self._basis)
+        self._basis.append(self._next)
+        image = self._operator.matmat(self._basis[-1][None])[0]
         self.products += 1
-        norm = length(image)
-        if not math.isfinite(norm):
+        if not math.isfinite(length(image)):
             return False
-        self._grow(dot(image, self.basis[-1]))
-        left = self._orthogonalised(image, norm)
-        self.fresh = left <= _EXHAUSTED * self._epsilon * max(self._scale(), norm) or len(self.basis) == self.basis.size
-        self.next_norm = 0.0 if self.fresh else left
-        self._next = self._elsewhere() if self.fresh else image.div_(left)
+        self._grow(dot(image, self._basis[-1]))
+        left = self._orthogonalised(image, self._projected[-1])
+        self._coupling = np.zeros(len(self._basis))
+        self._exhausted = left <= _EXHAUSTED * self._epsilon * self._scale or self._is_whole
+        if self._exhausted:
+            self._next = self._elsewhere()
+        else:
+            self._next, self._coupling[-1] = image.div_(left), left
         return True
 
+    def ends(self) -> tuple[tuple[Eigenvalue, ...], tuple[Eigenvalue, ...]]:
+        """The values wanted of both ends, as they are known now."""
+        residuals = np.abs(self._coupling @ self._turn)
+        errors = error_bounds(self._values, residuals)
+        count, tolerance = len(self._values), self._wanted.tolerance
+        top = range(count - 1, max(count - self._wanted.top, 0) - 1, -1)
+        enough = tolerance * np.abs(self._values)
+        bottom = range(min(count, self._wanted.bottom))
+        loosest = np.full(count, tolerance * self._scale)
+        # The lower end often is the edge of a bulk, whose next value may be missed: there the residual alone bounds.
+        return self._listed(top, errors, errors, residuals, enough), self._listed(
+            bottom, errors, residuals, residuals, loosest
+        )
+
+    def is_enough(self, top: tuple[Eigenvalue, ...], bottom: tuple[Eigenvalue, ...]) -> bool:
+        """Whether all that is wanted has converged, in the present Krylov space as in those that were exhausted."""
+        if self._exhausted or len(top) < min(self._wanted.top, self._basis.size):
+            return False
+        if not all(each.converged for each in (*top, *bottom)):
+            return False
+        return self._first == 0 or self._largest_here() <= self._kth(top)
+
+    def is_complete(self, top: tuple[Eigenvalue, ...]) -> bool:
+        """Whether nothing is left to find: all of the space is known, or the last one exhausted had nothing better."""
+        if self._is_whole:
+            return True
+        if not self._exhausted or self._first == 0 or len(top) < self._wanted.top:
+            return False
+        return self._largest_here() <= self._kth(top)
+
+    def make_room(self) -> None:
+        """Restart with the best vectors when there are as many as there may be."""
+        if len(self._basis) < self._most or self._is_whole:
+            return
+        size = len(self._values)
+        spare = (size - self._wanted.top - self._wanted.bottom) // 2
+        kept = np.r_[: self._wanted.bottom, size - self._wanted.top - spare : size]
+        rotation = self._turn[:, kept]
+        self._coupling = self._coupling @ rotation
+        self._basis.compress(rotation)
+        self._projected = np.diag(self._values[kept])
+        self._first = 0
+
+    def result(self, top: tuple[Eigenvalue, ...], bottom: tuple[Eigenvalue, ...], ending: Ending) -> Extremes:
+        """What was found, with the space it was found in."""
+        return Extremes(
+            top, bottom, self.products, ending, self._basis, self._projected, float(np.linalg.norm(self._coupling))
+        )
+
+    @property
+    def _is_whole(self) -> bool:
+        return len(self._basis) == self._basis.size
+
+    @property
+    def _scale(self) -> float:
+        return float(np.abs(self._values).max())
+
+    def _largest_here(self) -> float:
+        """The largest value of the present Krylov space, with its residual."""
+        values, turn = np.linalg.eigh(self._projected[self._first :, self._first :])
+        return float(values[-1] + abs(self._coupling[self._first :] @ turn[:, -1]))
+
+    def _kth(self, top: tuple[Eigenvalue, ...]) -> float:
+        return top[-1].value + _EXHAUSTED * self._epsilon * self._scale
+
+    def _listed(
+        self, places: Iterable[int], errors: Floats, bounds: Floats, residuals: Floats, enough: Floats
+    ) -> tuple[Eigenvalue, ...]:
+        rounding = _ROUNDING * self._epsilon * self._scale
+        return tuple(
+            Eigenvalue(
+                float(self._values[place]),
+                float(bounds[place]) + rounding,
+                float(residuals[place]),
+                bool(errors[place] + rounding <= max(enough[place], 2 * rounding)),
+            )
+            for place in places
+        )
+
     def _grow(self, alpha: float) -> None:
-        size = len(self.basis)
+        size = len(self._basis)
         grown = np.zeros((size, size))
-        grown[: size - 1, : size - 1] = self.projected
+        grown[:-1, :-1] = self._projected
+        grown[-1, :-1] = grown[:-1, -1] = self._coupling
         grown[-1, -1] = alpha
-        if size > 1 and not self.fresh and not self._restarted(size):
-            grown[-1, -2] = grown[-2, -1] = self.next_norm
-        elif size > 1 and not self.fresh:
-            grown[-1, :-1] = grown[:-1, -1] = self._arrow
-        self.projected = grown
+        self._projected = grown
+        self._values, self._turn = np.linalg.eigh(grown)
 
-    def _restarted(self, size: int) -> bool:
-        return self._arrow is not None and len(self._arrow) == size - 1
+    def _orthogonalised(self, image: torch.Tensor, known: Floats) -> float:
+        """Take the basis out of `image`, first what it is known to have of it; what is left of its length, 0 if none.
 
-    _arrow: "Floats | None" = None
-
-    def _orthogonalised(self, image: torch.Tensor, norm: float) -> float:
-        """Take the basis out of `image`; what is left of its length."""
-        for _ in range(3):
-            self.basis.remove(image, self.basis.coefficients(image))
+        Without the first step, what is left would inherit the basis's own deviations from orthogonality, and these
+        would grow from step to step.
+        """
+        for place in np.flatnonzero(known):
+            image.add_(self._basis[int(place)], alpha=-float(known[place]))
+        for _ in range(_TIMES):
+            taken = self._basis.coefficients(image)
+            self._basis.remove(image, taken)
             left = length(image)
-            if left > _AGAIN * norm:
-                break
-            norm = left
-        return left
+            if np.linalg.norm(taken) <= _AGAIN * left:
+                return left
+        return 0.0
 
     def _elsewhere(self) -> torch.Tensor:
         """A random vector across the basis: an exhausted space says nothing of what lies outside."""
-        vector = _random(self._operator, len(self.basis))
-        if len(self.basis) < self.basis.size:
-            vector.div_(self._orthogonalised(vector, length(vector)))
+        vector = random_vector(self._operator, len(self._basis))
+        if not self._is_whole:
+            vector.div_(self._orthogonalised(vector, np.zeros(0)))
         return vector
+
+
+def random_vector(operator: LinearOperator, seed: int) -> torch.Tensor:
+    """Independent normal numbers, the same for every operator of this size on any device."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(operator.size, generator=generator, dtype=operator.dtype)
+    return drawn.div_(math.sqrt(operator.size)).to(operator.device)
