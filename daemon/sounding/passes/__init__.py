@@ -4,10 +4,12 @@ from sounding.keeping.past import Course, Line
 from sounding.keeping.series import Series
 from sounding.opening import Opened
 from sounding.passes.checkpoints import Checkpoints
+from sounding.passes.elsewhere import Elsewhere, mixed, offset
 from sounding.passes.curvature import Curvature, Curved, Facts
 from sounding.passes.equilibrium import Equilibrium, angle_of, decay_rate, equilibrium_of
 from sounding.passes.gradients import Gradients
 from sounding.passes.layers import Layer, layers_of
+from sounding.passes.linear_path import PATH_METRICS, LinearPath
 from sounding.passes.linearisation import Linearisation
 from sounding.passes.magnitudes import Magnitude, Magnitudes
 from sounding.passes.model import Model
@@ -26,10 +28,12 @@ from sounding.passes.weights import Weights
 from sounding.recipe import Recipe
 
 __all__ = [
+    "PATH_METRICS",
     "Checkpoints",
     "Course",
     "Curvature",
     "Curved",
+    "Elsewhere",
     "Equilibrium",
     "Facts",
     "Gradients",
@@ -38,6 +42,7 @@ __all__ = [
     "Invariance",
     "Layer",
     "Line",
+    "LinearPath",
     "Linearisation",
     "Logs",
     "Magnitude",
@@ -64,6 +69,8 @@ __all__ = [
     "decay_rate",
     "equilibrium_of",
     "layers_of",
+    "mixed",
+    "offset",
     "rates_of",
     "sample_of",
     "updates_between",
