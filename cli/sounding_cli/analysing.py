@@ -1,4 +1,4 @@
-"""`analyse`: one checkpoint, measured here and now."""
+"""`analyse`: one checkpoint, or two compared, measured here and now."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,20 +23,25 @@ def analyse(
         Path | None,
         typer.Option("--recipe", metavar="FILE", help="Architecture, probe data and loss, for more than weights."),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="OTHER", help="Compare with this checkpoint, of any run, by plugins over pairs."),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="PLUGIN.KEY=VALUE", help="An option of a plugin; may be given again."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure one checkpoint now, without a daemon or a configuration; nothing is kept."""
+    """Measure one checkpoint now, or compare it with another, without a daemon or a configuration; nothing is kept."""
     from sounding.asking.analyse import analyse as measure
 
     options = _options(option or [])
-    if not path.exists():
-        raise SoundingError(f"{path}: no such file or directory; expected a checkpoint.")
+    for each in (path, *([] if against is None else [against])):
+        if not each.exists():
+            raise SoundingError(f"{each}: no such file or directory; expected a checkpoint.")
     with console().status("measuring", spinner="dots"):
-        found = measure(path, plugins=tuple(plugin or ()), options=options, recipe=recipe)
+        found = measure(path, plugins=tuple(plugin or ()), options=options, recipe=recipe, against=against)
     if as_json:
         print_json(found.readings)
         return

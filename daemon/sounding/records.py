@@ -438,6 +438,8 @@ class Job:
     tasks: tuple[Task, ...]
     others: tuple[Checkpoint, ...] = ()  # the second checkpoints of pair tasks
     attributes: Mapping[str, int | float | str] = field(default_factory=dict)  # the run's, for the recipe
+    # Those of second checkpoints that are of another run, by checkpoint id.
+    other_attributes: Mapping[str, Mapping[str, int | float | str]] = field(default_factory=dict)
     recipe: str | None = None  # absolute path
     recipe_sheet: RecipeSheet | None = None  # what the plan was made with; the worker refuses to measure with another
     passes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # settings by pass name

@@ -65,6 +65,16 @@ def test_analyse_needs_no_configuration_and_gives_a_list_of_readings(trained: La
     assert "[weight]" in text
 
 
+def test_analyse_compares_with_any_other_checkpoint(trained: Lab) -> None:
+    pair = ("analyse", "runs/fast/ckpt_2.pt", "--against", "runs/fast/ckpt_1.pt")
+    found = {(row["metric"], row["part"]): row["value"] for row in trained.json(*pair, "--plugin", "weight_change")}
+    assert found["absolute_change", "layer.weight"] == 5.0
+    assert {row["plugin"] for row in trained.json(*pair)} >= {"weight_change", "update_geometry"}
+    assert "leave out --against" in trained.error(*pair, "--plugin", "weight_norm")
+    assert "with --against" in trained.error("analyse", "runs/fast/ckpt_2.pt", "--plugin", "weight_change")
+    assert "elsewhere.pt: no such file" in trained.error("analyse", "runs/fast/ckpt_2.pt", "--against", "elsewhere.pt")
+
+
 def test_analyse_of_what_is_no_checkpoint_is_an_error(trained: Lab) -> None:
     assert "no such file" in trained.error("analyse", "nowhere.pt")
     (trained.path / "half.pt").write_bytes(b"PK\x03\x04 half")

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sounding.contract import Run
 from sounding.deciding.plan import basis, checkpoint_identity
@@ -18,6 +18,7 @@ from sounding.records import (
     Examination,
     Job,
     Key,
+    Over,
     PluginSheet,
     Reading,
     RecipeSheet,
@@ -32,6 +33,12 @@ from sounding.running.catalogue import describe_with
 from sounding.running.dispatch import Child, Limits, call_and_wait
 from sounding.stamps import stamp_of
 
+_INSTEAD = {
+    "checkpoint": "leave out --against",
+    "pair": "name a second checkpoint with --against",
+    "run": "it needs the daemon",
+    "group": "it needs the daemon",
+}
 _LIMITS = Limits(deadline_seconds=3600.0, memory_bytes=1 << 50)  # a person is watching, and can stop it
 
 
@@ -45,33 +52,46 @@ class Analysis:
     notes: tuple[str, ...]
 
 
+class _Found(NamedTuple):
+    """A checkpoint that was examined, with the attributes of its run."""
+
+    checkpoint: Checkpoint
+    attributes: dict[str, int | float | str]
+
+
 def analyse(
     path: Path,
     *,
     plugins: Sequence[str] = (),
     options: Mapping[str, Mapping[str, object]] | None = None,
     recipe: Path | None = None,
+    against: Path | None = None,
 ) -> Analysis:
     """Measure one checkpoint with the plugins named, or with all that a lone checkpoint (and the recipe) allows.
 
-    Raises SoundingError when the path is no complete checkpoint or a plugin cannot be used.
+    With `against`, another checkpoint, of whatever run, it is compared with that one, by plugins over pairs.
+
+    Raises SoundingError when a path is no complete checkpoint or a plugin cannot be used.
     """
     child = Child("analysis")
     try:
-        return _analyse(child, path.absolute(), plugins, options or {}, recipe)
+        other = None if against is None else _examine(child, against.absolute())
+        return _analyse(child, _examine(child, path.absolute()), plugins, options or {}, recipe, other)
     finally:
         child.stop()
 
 
 def _analyse(
     child: Child,
-    path: Path,
+    found: _Found,
     plugins: Sequence[str],
     options: Mapping[str, Mapping[str, object]],
     recipe: Path | None,
+    other: _Found | None,
 ) -> Analysis:
-    checkpoint, attributes = _examine(child, path)
-    sheets = _chosen(describe_with(child, options, {}), plugins, recipe is not None)
+    checkpoint, attributes = found
+    over: Over = "checkpoint" if other is None else "pair"
+    sheets = _chosen(describe_with(child, options, {}), plugins, recipe is not None, over)
     sheet = None
     if recipe is not None and any(chosen.needs_recipe for chosen in sheets):
         run = Run(checkpoint.store, checkpoint.run, attributes)
@@ -81,8 +101,10 @@ def _analyse(
     job = Job(
         seq=0,
         checkpoint=checkpoint,
-        tasks=tuple(_task(checkpoint, chosen, sheet) for chosen in sheets),
+        tasks=tuple(_task(_subject(checkpoint, other), chosen, sheet) for chosen in sheets),
+        others=() if other is None else (other.checkpoint,),
         attributes=attributes,
+        other_attributes={} if other is None else {other.checkpoint.checkpoint_id: other.attributes},
         recipe=None if recipe is None else str(recipe.absolute()),
         recipe_sheet=sheet,
     )
@@ -90,7 +112,7 @@ def _analyse(
     return _gather(checkpoint, results, {chosen.name: chosen for chosen in sheets})
 
 
-def _examine(child: Child, path: Path) -> tuple[Checkpoint, dict[str, int | float | str]]:
+def _examine(child: Child, path: Path) -> _Found:
     if not path.exists():
         raise SoundingError(f"{path}: no such file or directory.")
     numbers = re.findall(r"\d+", path.name)
@@ -118,10 +140,10 @@ def _examine(child: Child, path: Path) -> tuple[Checkpoint, dict[str, int | floa
         found.progress,
     )
     attributes = {a.key: a.text if a.number is None else a.number for a in found.attributes}
-    return checkpoint, attributes
+    return _Found(checkpoint, attributes)
 
 
-def _chosen(catalogue: Catalogue, plugins: Sequence[str], has_recipe: bool) -> list[PluginSheet]:
+def _chosen(catalogue: Catalogue, plugins: Sequence[str], has_recipe: bool, over: Over) -> list[PluginSheet]:
     refused = {refusal.name: refusal.reason for refusal in catalogue.refusals}
     for name in plugins:
         if name in refused:
@@ -129,8 +151,8 @@ def _chosen(catalogue: Catalogue, plugins: Sequence[str], has_recipe: bool) -> l
         if name not in catalogue.plugins:
             raise SoundingError(f"no plugin {name!r}; there are {', '.join(sorted(catalogue.plugins))}.")
         sheet = catalogue.plugins[name]
-        if sheet.over != "checkpoint":
-            raise SoundingError(f"plugin {name} is over a {sheet.over}, not over one checkpoint; it needs the daemon.")
+        if sheet.over != over:
+            raise SoundingError(f"plugin {name} is over a {sheet.over}, not over a {over}; {_INSTEAD[sheet.over]}.")
         if sheet.needs_recipe and not has_recipe:
             raise SoundingError(f"plugin {name} needs the model or data of the run: name a recipe file with --recipe.")
     if plugins:
@@ -138,12 +160,25 @@ def _chosen(catalogue: Catalogue, plugins: Sequence[str], has_recipe: bool) -> l
     return [
         sheet
         for _, sheet in sorted(catalogue.plugins.items())
-        if sheet.over == "checkpoint" and sheet.cost != "offline" and (has_recipe or not sheet.needs_recipe)
+        if sheet.over == over and sheet.cost != "offline" and (has_recipe or not sheet.needs_recipe)
     ]
 
 
-def _task(checkpoint: Checkpoint, sheet: PluginSheet, recipe: RecipeSheet | None) -> Task:
+def _subject(checkpoint: Checkpoint, other: _Found | None) -> Subject:
     subject = Subject("checkpoint", checkpoint.store, checkpoint.run, checkpoint.step, checkpoint.checkpoint_id)
+    if other is None:
+        return subject
+    second = other.checkpoint
+    return replace(
+        subject,
+        over="pair",
+        other_run=second.run,
+        other_step=second.step,
+        other_checkpoint_id=second.checkpoint_id,
+    )
+
+
+def _task(subject: Subject, sheet: PluginSheet, recipe: RecipeSheet | None) -> Task:
     key = Key(sheet.name, sheet.version, sheet.options_hash, basis(sheet, recipe, {}), subject.identity)
     return Task(key, subject, {option.name: option.value for option in sheet.options})
 

@@ -137,7 +137,8 @@ class Bench:
 
     def _roots(self, checkpoint: Checkpoint, network: str) -> Mapping[str, Callable[[], Any]]:
         same_run = (checkpoint.store, checkpoint.run) == (self.job.checkpoint.store, self.job.checkpoint.run)
-        run = Run(checkpoint.store, checkpoint.run, dict(self.job.attributes) if same_run else {})
+        others = self.job.other_attributes.get(checkpoint.checkpoint_id, {})
+        run = Run(checkpoint.store, checkpoint.run, dict(self.job.attributes if same_run else others))
         return {
             "opened": partial(self._open, checkpoint),
             "checkpoint": lambda: checkpoint,
