@@ -8,6 +8,7 @@ from sounding.passes.elsewhere import Elsewhere, mixed, offset
 from sounding.passes.curvature import Curvature, Curved, Facts
 from sounding.passes.equilibrium import Equilibrium, angle_of, decay_rate, equilibrium_of
 from sounding.passes.gradients import Gradients
+from sounding.passes.input_projection import InputProjection, Swapped, project
 from sounding.passes.layers import Layer, layers_of
 from sounding.passes.linear_path import PATH_METRICS, LinearPath
 from sounding.passes.linearisation import Linearisation
@@ -19,6 +20,7 @@ from sounding.passes.pair import Moments, Pair
 from sounding.passes.past import History, Logs, Past
 from sounding.passes.predictions import Predictions
 from sounding.passes.rates import Rates, rates_of, updates_between
+from sounding.passes.responses import Responses
 from sounding.passes.sample import Sample, sample_of
 from sounding.passes.scale_invariance import Invariance, ScaleInvariance
 from sounding.passes.spectral import SpectralNorms, Top
@@ -39,6 +41,7 @@ __all__ = [
     "Gradients",
     "Group",
     "History",
+    "InputProjection",
     "Invariance",
     "Layer",
     "Line",
@@ -57,10 +60,12 @@ __all__ = [
     "Predictions",
     "Rates",
     "Recipe",
+    "Responses",
     "Sample",
     "ScaleInvariance",
     "Series",
     "SpectralNorms",
+    "Swapped",
     "Symmetries",
     "TangentKernel",
     "Top",
@@ -71,6 +76,7 @@ __all__ = [
     "layers_of",
     "mixed",
     "offset",
+    "project",
     "rates_of",
     "sample_of",
     "updates_between",
