@@ -113,7 +113,7 @@ class Pass(Generic[P, T]):
     @property
     def may_tap_the_head(self) -> bool:
         """Whether the network's head has to be looked for before the traversal."""
-        return callable(self.taps) or any(tap.kind == "head" for tap in self.taps.values())
+        return callable(self.taps) or any(tap.about_the_head for tap in self.taps.values())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Compute the pass from values given by the caller."""

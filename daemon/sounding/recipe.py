@@ -81,6 +81,23 @@ class Recipe:
             return checked_losses((found.values, found.weights), examples, unit)
         return checked_losses(self.functions["loss"](outputs, targets, inputs), examples, unit)
 
+    def head(self, module: nn.Module) -> str | None:
+        """The name of the module that makes the logits; None where the recipe leaves it to be found.
+
+        Raises SoundingError when `head` fails or returns something else than a name or one of the modules.
+        """
+        if "head" not in self.functions:
+            return None
+        given = self._call("head", {"model": module})
+        if isinstance(given, nn.Module):
+            given = next((name for name, child in module.named_modules() if child is given), given)
+        if isinstance(given, str):
+            return given
+        raise SoundingError(
+            f"{self.path}: head returned {_what(given)}, expected the name of one of the network's modules, for "
+            'example:\ndef head(model):\n    return "fc"'
+        )
+
     def attributes(self, checkpoint: Checkpoint) -> dict[str, int | float | str]:
         """What the recipe knows of the checkpoint's run besides; empty by default.
 

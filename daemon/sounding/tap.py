@@ -22,16 +22,23 @@ class Tap:
     of: Side = "output"
     required: bool = True
 
+    @property
+    def about_the_head(self) -> bool:
+        """Whether the network's head has to be looked for."""
+        return self.kind in ("head", "blocks")
+
     @classmethod
-    def head(cls, *, required: bool = True) -> "Tap":
+    def head(cls, reduce: Reduce = "none", *, required: bool = True) -> "Tap":
         """What enters the classifier or unembedding: [examples, d], or [examples, positions, d] for sequences.
 
-        Without a verified head the accumulator is skipped, unless it does not require one.
+        What a tap cannot see makes its accumulator unavailable, unless it is not `required`: then there is nothing
+        in the mapping, and the reason is in its `missing`.
         """
-        return cls("head", required=required)
+        _require("reduce", reduce, get_args(Reduce))
+        return cls("head", reduce=reduce, required=required)
 
     @classmethod
-    def module(cls, pattern: str, reduce: Reduce = "none", of: Side = "output") -> "Tap":
+    def module(cls, pattern: str, reduce: Reduce = "none", of: Side = "output", *, required: bool = True) -> "Tap":
         """What modules whose names match `pattern` (as file names do, `*` over dots too) put out or take in.
 
         `reduce` is applied while the network runs, so that no more than its result is kept:
@@ -42,13 +49,13 @@ class Tap:
         """
         _require("reduce", reduce, get_args(Reduce))
         _require("of", of, get_args(Side))
-        return cls("module", pattern, reduce, of)
+        return cls("module", pattern, reduce, of, required)
 
     @classmethod
-    def blocks(cls, reduce: Reduce = "vector") -> "Tap":
+    def blocks(cls, reduce: Reduce = "vector", *, required: bool = True) -> "Tap":
         """What the network's top-level blocks put out: ResNet's stages, a transformer's layers, an MLP's."""
         _require("reduce", reduce, get_args(Reduce))
-        return cls("blocks", "*", reduce)
+        return cls("blocks", "*", reduce, required=required)
 
     @classmethod
     def linear(cls, pattern: str = "*") -> "Tap":

@@ -59,7 +59,9 @@ class Loaded:
 
 def needs_of(item: AnyPass) -> tuple[str, ...]:
     """A pass's direct needs; an accumulator also uses what the traversal works with."""
-    return (*item.needs, *(TRAVERSAL_NEEDS if item.kind == "accumulator" else ()))
+    if item.kind != "accumulator":
+        return tuple(item.needs)
+    return (*item.needs, *TRAVERSAL_NEEDS, *(("head",) if item.may_tap_the_head else ()))
 
 
 @functools.cache

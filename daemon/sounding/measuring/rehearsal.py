@@ -9,8 +9,9 @@ from sounding.errors import SoundingError
 from sounding.measuring.bench import Bench
 from sounding.measuring.discovery import load
 from sounding.measuring.supply import PassFailure
-from sounding.measuring.traversal import take, undisturbed
+from sounding.measuring.traversal import take
 from sounding.passes import Model
+from sounding.passes.undisturbed import undisturbed
 from sounding.probe import Probe, Split
 from sounding.records import Job
 

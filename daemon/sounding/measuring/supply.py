@@ -116,7 +116,9 @@ class Supply:
                 continue
             try:
                 values = [self.get(need, wanted) for need in item.needs]
-                makers[name] = Wanted(partial(item, *values, **self._options(item)), item.gradients)
+                options = self._options(item)
+                taps = self._guarded(name, partial(item.taps, **options)) if callable(item.taps) else item.taps
+                makers[name] = Wanted(partial(item, *values, **options), item.gradients, taps)
             except PassFailure as failure:
                 self._fail(name, failure)
         return makers
@@ -124,12 +126,22 @@ class Supply:
     def _traversed(self, makers: Mapping[str, Wanted], wanted: Iterable[str]) -> dict[str, object]:
         try:
             model, recipe, run = (self.get(need, wanted) for need in ("model", "recipe", "run"))
+            head = self._head(makers, wanted)
             results: dict[str, object] = self._guarded(
-                "traversal of the probe", lambda: traverse(model, recipe.probe(run), makers)
+                "traversal of the probe", lambda: traverse(model, recipe.probe(run), makers, head=head)
             )
             return results
         except PassFailure as failure:
             return dict.fromkeys(makers, failure)
+
+    def _head(self, makers: Mapping[str, Wanted], wanted: Iterable[str]) -> Any:
+        """The network's head, or why it has none, where somebody taps it or wants to know which layer it is."""
+        if not any(tap.about_the_head for each in makers.values() for tap in each.taps.values()):
+            return None
+        try:
+            return self.get("head", wanted)
+        except PassFailure as failure:
+            return failure
 
     def _fail(self, name: str, failure: PassFailure) -> None:
         self._failures[name] = (failure.ending, failure.reason)

@@ -1,14 +1,15 @@
 """Shared computations that plugins name as their needs, one per module, and the types that users of them receive."""
 
+from sounding.batch import AttentionCall, Batch, LinearPair, Tapped
 from sounding.keeping.past import Course, Line
 from sounding.keeping.series import Series
 from sounding.opening import Opened
 from sounding.passes.checkpoints import Checkpoints
-from sounding.passes.elsewhere import Elsewhere, mixed, offset
 from sounding.passes.curvature import Curvature, Curved, Facts
+from sounding.passes.elsewhere import Elsewhere, mixed, offset
 from sounding.passes.equilibrium import Equilibrium, angle_of, decay_rate, equilibrium_of
 from sounding.passes.gradients import Gradients
-from sounding.passes.input_projection import InputProjection, Swapped, project
+from sounding.passes.head import Head
 from sounding.passes.layers import Layer, layers_of
 from sounding.passes.linear_path import PATH_METRICS, LinearPath
 from sounding.passes.linearisation import Linearisation
@@ -20,7 +21,7 @@ from sounding.passes.pair import Moments, Pair
 from sounding.passes.past import History, Logs, Past
 from sounding.passes.predictions import Predictions
 from sounding.passes.rates import Rates, rates_of, updates_between
-from sounding.passes.responses import Responses
+from sounding.passes.representations import Representations
 from sounding.passes.sample import Sample, sample_of
 from sounding.passes.scale_invariance import Invariance, ScaleInvariance
 from sounding.passes.spectral import SpectralNorms, Top
@@ -31,6 +32,8 @@ from sounding.recipe import Recipe
 
 __all__ = [
     "PATH_METRICS",
+    "AttentionCall",
+    "Batch",
     "Checkpoints",
     "Course",
     "Curvature",
@@ -40,11 +43,12 @@ __all__ = [
     "Facts",
     "Gradients",
     "Group",
+    "Head",
     "History",
-    "InputProjection",
     "Invariance",
     "Layer",
     "Line",
+    "LinearPair",
     "LinearPath",
     "Linearisation",
     "Logs",
@@ -60,14 +64,14 @@ __all__ = [
     "Predictions",
     "Rates",
     "Recipe",
-    "Responses",
+    "Representations",
     "Sample",
     "ScaleInvariance",
     "Series",
     "SpectralNorms",
-    "Swapped",
     "Symmetries",
     "TangentKernel",
+    "Tapped",
     "Top",
     "Weights",
     "angle_of",
@@ -76,7 +80,6 @@ __all__ = [
     "layers_of",
     "mixed",
     "offset",
-    "project",
     "rates_of",
     "sample_of",
     "updates_between",

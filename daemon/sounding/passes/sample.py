@@ -34,10 +34,15 @@ def sample_of(recipe: Recipe, run: Run, device: torch.device, split: str, exampl
     """At most `examples` of a split, the same ones for every checkpoint of every run with that probe and `seed`."""
     probe = recipe.probe(run)
     whole = probe.splits[split]
-    positions: Sequence[int] = range(whole.size)
-    if examples < whole.size:
-        generator = torch.Generator().manual_seed(seed)
-        positions = sorted(torch.randperm(whole.size, generator=generator)[:examples].tolist())
+    positions = chosen(whole.size, examples, seed)
     inputs, targets = (moved(each, device) for each in whole.take(positions))
     ids = probe.ids_of(split)
     return Sample(split, tuple(positions), tuple(ids[place] for place in positions), inputs, targets)
+
+
+def chosen(size: int, examples: int, seed: int = 0) -> Sequence[int]:
+    """Positions of at most `examples` out of `size`, ascending; the same ones whenever the three are the same."""
+    if examples >= size:
+        return range(size)
+    generator = torch.Generator().manual_seed(seed)
+    return sorted(torch.randperm(size, generator=generator)[:examples].tolist())
