@@ -10,6 +10,7 @@ from sounding.passes.elsewhere import Elsewhere, mixed, offset
 from sounding.passes.equilibrium import Equilibrium, angle_of, decay_rate, equilibrium_of
 from sounding.passes.gradients import Gradients
 from sounding.passes.head import Head
+from sounding.passes.input_projection import InputProjection, Swapped, project
 from sounding.passes.layers import Layer, layers_of
 from sounding.passes.linear_path import PATH_METRICS, LinearPath
 from sounding.passes.linearisation import Linearisation
@@ -22,6 +23,7 @@ from sounding.passes.past import History, Logs, Past
 from sounding.passes.predictions import Predictions
 from sounding.passes.rates import Rates, rates_of, updates_between
 from sounding.passes.representations import Representations
+from sounding.passes.responses import Responses
 from sounding.passes.sample import Sample, sample_of
 from sounding.passes.scale_invariance import Invariance, ScaleInvariance
 from sounding.passes.spectral import SpectralNorms, Top
@@ -45,6 +47,7 @@ __all__ = [
     "Group",
     "Head",
     "History",
+    "InputProjection",
     "Invariance",
     "Layer",
     "Line",
@@ -65,10 +68,12 @@ __all__ = [
     "Rates",
     "Recipe",
     "Representations",
+    "Responses",
     "Sample",
     "ScaleInvariance",
     "Series",
     "SpectralNorms",
+    "Swapped",
     "Symmetries",
     "TangentKernel",
     "Tapped",
@@ -80,6 +85,7 @@ __all__ = [
     "layers_of",
     "mixed",
     "offset",
+    "project",
     "rates_of",
     "sample_of",
     "updates_between",
