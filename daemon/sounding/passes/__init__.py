@@ -27,6 +27,7 @@ from sounding.passes.responses import Responses
 from sounding.passes.sample import Sample, sample_of
 from sounding.passes.scale_invariance import Invariance, ScaleInvariance
 from sounding.passes.spectral import SpectralNorms, Top
+from sounding.passes.surroundings import Around
 from sounding.passes.symmetries import Symmetries
 from sounding.passes.tangent_kernel import TangentKernel
 from sounding.passes.weights import Weights
@@ -34,6 +35,7 @@ from sounding.recipe import Recipe
 
 __all__ = [
     "PATH_METRICS",
+    "Around",
     "AttentionCall",
     "Batch",
     "Checkpoints",

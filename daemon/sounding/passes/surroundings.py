@@ -1,0 +1,99 @@
+"""The pass `surroundings`: the mean loss over a fixed subset of the train split, at any offset from the weights."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from sounding.contract import Run, Unavailable, shared_pass
+from sounding.curvature.objective import Objective, Statistics, batch_norms
+from sounding.curvature.selection import batch_size_of, chosen_parameters, subset_of
+from sounding.curvature.surroundings import Surroundings
+from sounding.passes.model import Model
+from sounding.probe import TRAIN, Probe
+from sounding.recipe import Recipe
+
+_CHUNK = 256  # examples at once
+
+
+class Around:
+    """Makes `Surroundings`: in evaluation mode, of the loss of normalised logits, or of batches as training sees them.
+
+    `batch_size` is that of training, 0 where neither the settings nor the run's attributes tell; `examples` is how
+    many there are in the subset, and `subset` its digest.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        probe: Probe,
+        examples: int,
+        parameters: Mapping[str, torch.Tensor],
+        batch_size: int,
+    ) -> None:
+        chosen = subset_of(probe, TRAIN, examples)
+        self._model, self._probe, self._parameters = model, probe, parameters
+        self._positions = chosen.positions
+        self.subset, self.examples = chosen.hash, len(chosen.positions)
+        self.batch_size = batch_size
+        self.has_batch_norm = bool(batch_norms(model.module))
+
+    def evaluated(self, *, normalised: bool = False) -> Surroundings:
+        """The loss of the function that is evaluated; `normalised` divides centred logits by their norm first."""
+        self._require_finite()
+        recipe = _normalising(self._model.recipe) if normalised else self._model.recipe
+        chunks = [range(at, min(at + _CHUNK, self.examples)) for at in range(0, self.examples, _CHUNK)]
+        return Surroundings(self._objective(recipe, "eval"), chunks)
+
+    def in_batches(self, size: int) -> Surroundings:
+        """Batches of `size` as chunks, BatchNorm normalising by each; a rest is left out.
+
+        Raises Unavailable when there are fewer examples than that.
+        """
+        self._require_finite()
+        if size > self.examples:
+            raise Unavailable(f"a batch has {size} examples, and the subset of the probe {self.examples}")
+        chunks = [range(at, at + size) for at in range(0, self.examples - size + 1, size)]
+        return Surroundings(self._objective(self._model.recipe, "train"), chunks)
+
+    def _objective(self, recipe: Recipe, statistics: Statistics) -> Objective:
+        split = self._probe.splits[TRAIN]
+        return Objective(
+            self._model.module, recipe, split, self._probe.unit, self._positions, self._parameters, statistics
+        )
+
+    def _require_finite(self) -> None:
+        for name, each in self._parameters.items():
+            if not math.isfinite(float(each.detach().abs().max() if each.numel() else 0.0)):
+                raise Unavailable(f"`{name}` holds NaN or infinity: there is no loss to speak of around it")
+
+
+@shared_pass(version=1)
+def surroundings(
+    model: Model, recipe: Recipe, run: Run, *, examples: int = 1024, parameters: str = "trainable", batch_size: int = 0
+) -> Around:
+    """On at most `examples` of the train split; `parameters` are "trainable", "all", or a pattern of names.
+
+    `batch_size` is that of training (0: the run's attribute tells).
+    """
+    chosen = chosen_parameters(model.module, parameters)
+    return Around(model, recipe.probe(run), examples, chosen, batch_size_of(run.attributes, batch_size)[0])
+
+
+def _normalising(recipe: Recipe) -> Recipe:
+    def forward(module: nn.Module, inputs: Any) -> torch.Tensor:
+        return normalised_logits(recipe.forward(module, inputs))
+
+    return replace(recipe, functions={**recipe.functions, "forward": forward})
+
+
+def normalised_logits(outputs: Any) -> torch.Tensor:
+    """Logits less their mean, divided by their norm. Raises Unavailable for outputs that are no logits."""
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim < 2:
+        raise Unavailable("the outputs are no tensor of logits, so they cannot be normalised")
+    centred = outputs - outputs.mean(-1, keepdim=True)
+    norms: torch.Tensor = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+    return centred / norms.clamp_min(1e-10)

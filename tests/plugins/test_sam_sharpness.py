@@ -1,0 +1,143 @@
+"""Rises on quadratics, where each follows from the Hessian, and what rescaling a unit does to them."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from torch import nn
+
+from sounding import Reading, Skip
+from sounding.curvature.selection import subset_of
+from sounding.probe import Probe
+from sounding.testing import Trial
+from sounding_plugins.sam_sharpness import sam_sharpness
+
+Floats = NDArray[np.float64]
+EXAMPLES, INPUTS = 48, 6
+SQUARED = {"loss": lambda outputs, targets, inputs: (outputs[:, 0] - targets) ** 2}
+
+
+def linear() -> tuple[nn.Linear, Probe]:
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(EXAMPLES, INPUTS), torch.randn(EXAMPLES)
+    return nn.Linear(INPUTS, 1, bias=False), Probe(train=(inputs, targets))
+
+
+def quadratic(net: nn.Linear, probe: Probe, rows: Sequence[int] = range(EXAMPLES)) -> tuple[Floats, Floats, Floats]:
+    """Weights, gradient and Hessian of the mean squared error over some rows, in float64."""
+    x, y = (each[list(rows)].double().numpy() for each in probe.train)
+    w = net.weight.detach().double().numpy()[0]
+    return w, 2 * x.T @ (x @ w - y) / len(x), 2 * x.T @ x / len(x)
+
+
+def rise(g: Floats, h: Floats, d: Floats) -> float:
+    return float(g @ d + d @ h @ d / 2)
+
+
+def step(g: Floats, radius: float) -> Floats:
+    return np.asarray(radius * g / np.linalg.norm(g))
+
+
+def highest(g: Floats, h: Floats, radius: float) -> float:
+    """The maximum of gᵀd + dᵀhd/2 within |d| = radius, from the secular equation."""
+    values, vectors = np.linalg.eigh(h)
+    along = vectors.T @ g
+
+    def excess(shift: float) -> float:
+        return float(np.linalg.norm(along / (shift - values)) - radius)
+
+    shift = brentq(excess, values[-1] + 1e-9, values[-1] + np.linalg.norm(g) / radius + 1)
+    return rise(g, h, vectors @ (along / (shift - values)))
+
+
+def found(findings: Sequence[Any]) -> dict[str, Reading]:
+    return {each.metric: each for each in findings if isinstance(each, Reading)}
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_rises_of_a_quadratic(sounding_plugin: Trial, adaptive: bool):
+    net, probe = linear()
+    options: dict[str, Any] = {"rho": 0.4, "adaptive_rho": 0.6, "steps": 200, "m": 16, "draws": 64}
+    options |= {"sigma": 0.1, "adaptive_sigma": 0.2}
+    readings = found(sounding_plugin(sam_sharpness, model=net, probe=probe, functions=SQUARED, **options))
+    w, g, h = quadratic(net, probe)
+    prefix, radius, sigma = ("adaptive_", 0.6, 0.2) if adaptive else ("", 0.4, 0.1)
+    t = np.diag(np.abs(w)) if adaptive else np.eye(INPUTS)
+    g, h = t @ g, t @ h @ t  # in the coordinates in which the ellipsoid is a ball
+    assert readings[f"{prefix}one_step"].value == pytest.approx(rise(g, h, step(g, radius)), rel=1e-4)
+    worst = readings[f"{prefix}worst_case"]
+    assert worst.quality == "ok"
+    assert worst.value == pytest.approx(highest(g, h, radius), rel=5e-3)
+    assert worst.value <= highest(g, h, radius) * (1 + 1e-4)
+    order = subset_of(probe, "train", EXAMPLES).positions
+    rises = []
+    for start in range(0, EXAMPLES, 16):
+        _, slope, curve = quadratic(net, probe, order[start : start + 16])
+        rises.append(rise(t @ slope, t @ curve @ t, step(t @ slope, radius)))
+    m_sharpness = readings[f"{prefix}m_sharpness"]
+    assert m_sharpness.value == pytest.approx(np.mean(rises), rel=1e-4)
+    assert m_sharpness.stderr == pytest.approx(np.std(rises, ddof=1) / math.sqrt(3), rel=1e-3)
+    average = readings[f"{prefix}average_case"]
+    assert average.stderr is not None
+    assert average.stderr == pytest.approx(sigma**2 * np.linalg.norm(h) / math.sqrt(2 * 64), rel=0.4)
+    assert average.value == pytest.approx(sigma**2 * np.trace(h) / 2, abs=4 * average.stderr)
+
+
+def test_every_reading_states_what_it_was_made_with(sounding_plugin: Trial):
+    net, probe = linear()
+    readings = found(sounding_plugin(sam_sharpness, model=net, probe=probe, functions=SQUARED, m=16, draws=2))
+    assert readings["one_step"].group == "rho=0.05"
+    assert readings["adaptive_m_sharpness"].group == "m=16, rho=0.5"
+    assert readings["average_case"].group == "sigma=0.005"
+
+
+def network() -> tuple[nn.Module, Probe]:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    return net, Probe(train=(torch.randn(32, 4), torch.randint(0, 3, (32,))))
+
+
+def test_adaptive_ones_do_not_feel_a_rescaled_unit(sounding_plugin: Trial):
+    net, probe = network()
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        for layer, factor in ((twin[0], 20.0), (twin[2], 1 / 20.0)):  # type: ignore[index]
+            layer.weight.mul_(factor)
+        twin[0].bias.mul_(20.0)  # type: ignore[index, union-attr, operator]
+    options: dict[str, Any] = {"probe": probe, "m": 16, "draws": 3, "steps": 5}
+    one, other = (found(sounding_plugin(sam_sharpness, model=each, **options)) for each in (net, twin))
+    for metric, reading in one.items():
+        if metric.startswith("adaptive_"):
+            assert other[metric].value == pytest.approx(reading.value, rel=2e-3), metric
+        else:
+            assert other[metric].value != pytest.approx(reading.value, rel=0.05), metric
+
+
+def test_normalised_logits_do_not_feel_the_scale_of_the_head(sounding_plugin: Trial):
+    net, probe = network()
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        for tensor in twin[2].parameters():  # type: ignore[index]
+            tensor.mul_(7.0)
+    options: dict[str, Any] = {"probe": probe, "m": 16, "draws": 3, "steps": 3, "normalise_logits": True}
+    one, other = (found(sounding_plugin(sam_sharpness, model=each, **options)) for each in (net, twin))
+    assert one["adaptive_one_step"].group == "rho=0.5, normalised logits"
+    assert other["adaptive_one_step"].value == pytest.approx(one["adaptive_one_step"].value, rel=1e-3)
+
+
+def test_a_constant_loss_rises_nowhere_and_too_few_examples_make_no_batch(sounding_plugin: Trial):
+    net, probe = linear()
+    constant = {"loss": lambda outputs, targets, inputs: outputs[:, 0] * 0.0 + 1.0}
+    findings = sounding_plugin(sam_sharpness, model=net, probe=probe, functions=constant, draws=2)
+    readings = found(findings)
+    assert {readings[name].value for name in ("one_step", "worst_case", "adaptive_worst_case", "average_case")} == {0.0}
+    assert [each.reason for each in findings if isinstance(each, Skip)] == [
+        "m_sharpness: there are fewer than m = 128 examples",
+        "adaptive_m_sharpness: there are fewer than m = 128 examples",
+    ]
