@@ -35,8 +35,9 @@ class Stop:
 
 
 class Checkpoints:
-    """The run's readable checkpoints in ascending order of step; going through them again opens them again.
+    """The run's readable checkpoints in ascending order of step (`reversed`: the newest first).
 
+    Going through them again opens them again.
     Only one is held open, and the one before it while a tensor of it is still in use: `clone()` what must last.
     """
 
@@ -49,7 +50,13 @@ class Checkpoints:
         return len(self.known)
 
     def __iter__(self) -> Iterator[Stop]:
-        for checkpoint in self.known:
+        return self._through(self.known)
+
+    def __reversed__(self) -> Iterator[Stop]:
+        return self._through(self.known[::-1])
+
+    def _through(self, known: Sequence[Checkpoint]) -> Iterator[Stop]:
+        for checkpoint in known:
             opened = open_checkpoint(checkpoint.path)
             self._open.append(opened)
             stop = Stop(checkpoint, opened, self._network)
