@@ -245,6 +245,21 @@ def test_an_order_that_fits_no_shapes_is_not_guessed(tmp_path: Path):
         del found
 
 
+def test_groups_without_any_state_are_not_dealt_out_by_order(tmp_path: Path):
+    """SGD without momentum keeps nothing that has a shape; decay is on the matrices, which do not come last."""
+    model = network()
+    vectors = [each for each in model.parameters() if each.ndim < 2]
+    matrices = [each for each in model.parameters() if each.ndim > 1]
+    groups: Any = [{"params": vectors, "weight_decay": 0.0}, {"params": matrices, "weight_decay": 0.1}]
+    with reopened(tmp_path / "a.pt", kept(model, stepped(model, torch.optim.SGD(groups, lr=0.1)))) as found:
+        assert [group.parameters for group in found.groups] == [(), ()]
+        del found
+    alone = stepped(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with reopened(tmp_path / "b.pt", kept(model, alone)) as found:
+        assert len(found.groups[0].parameters) == 6, "of one group the order does not matter"
+        del found
+
+
 def test_sorted_names_are_no_order(tmp_path: Path):
     """A safetensors file sorts its names: key before query, though the network has them the other way round."""
     shapes = {"key.weight": (3, 3), "query.weight": (3, 3), "out.weight": (2, 3)}

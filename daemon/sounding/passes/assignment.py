@@ -40,7 +40,9 @@ def assign(
         ([index for index in flat if index in shapes], "by the names it is stored under"),
         (list(stored_names), "by the names stored in the parameter groups"),
     ]
-    if ordered:
+    # Without any state, as of SGD without momentum, no shape speaks for or against an order: it then proves nothing of
+    # which of several groups a weight is in.
+    if ordered and (len(groups) == 1 or any(shape is not None for shape in known.values())):
         matrices = [name for name in shapes if len(shapes[name]) >= 2]
         vectors = [name for name in shapes if len(shapes[name]) < 2]
         candidates += [
