@@ -49,14 +49,15 @@ class Around:
         return Surroundings(self._objective(recipe, "eval"), chunks)
 
     def in_batches(self, size: int) -> Surroundings:
-        """Batches of `size` as chunks, BatchNorm normalising by each; a rest is left out.
+        """Groups of `size` examples, to be had by `.batches(size)`, BatchNorm normalising by each; a rest is left out.
 
         Raises Unavailable when there are fewer examples than that.
         """
         self._require_finite()
         if size > self.examples:
             raise Unavailable(f"a batch has {size} examples, and the subset of the probe {self.examples}")
-        chunks = [range(at, at + size) for at in range(0, self.examples - size + 1, size)]
+        length = size if self.has_batch_norm else min(size, _CHUNK)
+        chunks = [range(at, at + length) for at in range(0, self.examples - length + 1, length)]
         return Surroundings(self._objective(self._model.recipe, "train"), chunks)
 
     def _objective(self, recipe: Recipe, statistics: Statistics) -> Objective:

@@ -1,0 +1,82 @@
+"""The largest eigenvalue of mini-batch Hessians over the batch size, and the learning rates that follow."""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+
+from sounding import Curve, Finding, Metric, Reading, Skip, plugin
+from sounding.curvature.batches import Inflation, MiniBatch, inflation_of
+from sounding.passes import Around
+from sounding.records import Quality
+
+_GRANZIOL = (
+    "Granziol et al. 2022, arXiv:2006.09092, with the slope fitted to measured batches and not from assumed noise"
+)
+
+
+@plugin(
+    version=1,
+    cost="curvature",
+    metrics=[
+        Metric("lambda_max", "loss/weight²", "mean over batches of the Hessian's largest eigenvalue; group states B",
+               "definition; standard error over batches, without replacement"),
+        Metric("lambda_max_full", "loss/weight²", "largest eigenvalue of the whole subset's Hessian", "definition"),
+        Metric("inflation", "loss/weight²", "c of lambda_max(B) = lambda_max_full + c (1/B - 1/N)", _GRANZIOL),
+        Metric("misfit", "1", "root mean square of the fit's relative residuals over batch sizes", "definition"),
+        Metric("max_learning_rate_sgd", "weight²/loss", "2 / lambda_max(B) by the fit, by B", _GRANZIOL, kind="curve"),
+        Metric("relative_learning_rate_adam", "1", "root of max_learning_rate_sgd(B) over that of the smallest B",
+               _GRANZIOL, kind="curve"),
+    ],
+)  # fmt: skip
+def batch_hessian(
+    surroundings: Around,
+    *,
+    sizes: tuple[int, ...] = (16, 32, 64, 128),
+    draws: int = 8,
+    tolerance: float = 1e-2,
+    worst_misfit: float = 0.2,
+) -> Iterator[Finding]:
+    """λ_max of mini-batch Hessians at several batch sizes, its growth towards small batches, and what it allows.
+
+    BatchNorm normalises by each batch. A fit with a misfit above `worst_misfit` is unresolved.
+    """
+    full = _lambda_max(surroundings, surroundings.examples, 1, tolerance)[0]
+    yield Reading("lambda_max_full", full, split="train")
+    means: dict[int, float] = {}
+    for size in sorted(sizes):
+        if 2 * size > surroundings.examples:
+            yield Skip(
+                f"batches of {size}: the subset has {surroundings.examples} examples, and two batches are needed"
+            )
+            continue
+        found = _lambda_max(surroundings, size, draws, tolerance)
+        means[size] = float(np.mean(found))
+        error = float(np.std(found, ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else None
+        yield Reading("lambda_max", means[size], split="train", group=f"B={size}", stderr=error)
+    fit = inflation_of(full, surroundings.examples, list(means), list(means.values()))
+    if fit is None:
+        yield Skip("inflation: it takes two batch sizes with positive eigenvalues")
+        return
+    yield from _implied(fit, list(means), "ok" if fit.misfit <= worst_misfit else "unresolved")
+
+
+def _implied(fit: Inflation, sizes: Sequence[int], quality: Quality) -> Iterator[Finding]:
+    yield Reading("inflation", fit.slope, split="train", stderr=fit.stderr, quality=quality)
+    yield Reading("misfit", fit.misfit, split="train")
+    grid = [size for size in (2**power for power in range(32)) if sizes[0] <= size <= fit.examples]
+    if any(fit.at(size) <= 0.0 for size in grid):
+        yield Skip("max_learning_rate_sgd: the fit is not positive everywhere")
+        return
+    rates = [2.0 / fit.at(size) for size in grid]
+    x = tuple(float(size) for size in grid)
+    yield Curve("max_learning_rate_sgd", x, tuple(rates), split="train", quality=quality)
+    roots = tuple(math.sqrt(rate / rates[0]) for rate in rates)
+    yield Curve("relative_learning_rate_adam", x, roots, split="train", quality=quality)
+
+
+def _lambda_max(surroundings: Around, size: int, draws: int, tolerance: float) -> list[float]:
+    around = surroundings.in_batches(size)
+    found = (MiniBatch(around, chunks).lambda_max(tolerance) for chunks in islice(around.batches(size), draws))
+    return [each.value if each is not None else math.nan for each in found]

@@ -1,0 +1,80 @@
+"""How curved mini-batch losses are along their own gradients, which is what a stochastic step feels."""
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sounding import Checkpoint, Finding, Metric, Reading, Skip, Unavailable, plugin
+from sounding.curvature.batches import MiniBatch
+from sounding.passes import Around, Opened, Weights, rates_of
+from sounding.passes.optimizer import optimizer
+from sounding.records import Quality
+
+_SOURCE = "Andreyev and Beneventano 2024, arXiv:2412.20553"
+
+
+@plugin(
+    version=1,
+    cost="curvature",
+    metrics=[
+        Metric("batch_sharpness", "loss/weight²", "mean over batches of gᵀHg/gᵀg, g and H of the batch's own loss",
+               _SOURCE),
+        Metric("batch_sharpness_ratio", "loss/weight²", "mean of gᵀHg over mean of gᵀg, over batches; standard error "
+               "by linearisation", _SOURCE),
+        Metric("stability_ratio", "1", "batch_sharpness over 2/η; settles about 1 at the edge of stochastic stability",
+               _SOURCE + ", for SGD without momentum"),
+        Metric("batch_size", "count", "examples of a batch", "the run's attribute, or the setting"),
+        Metric("batches", "count", "batches measured, without replacement", "definition"),
+    ],
+)  # fmt: skip
+def batch_sharpness(
+    surroundings: Around, opened: Opened, weights: Weights, checkpoint: Checkpoint, *, draws: int = 32
+) -> Iterator[Finding]:
+    """Curvature along the gradient in batches of the training size, BatchNorm normalising by each as in training."""
+    size = surroundings.batch_size
+    if not size:
+        yield Skip(
+            "the size of a training batch is not known: give the run an attribute `batch_size`, or set batch_size in "
+            "[passes.surroundings]"
+        )
+        return
+    around = surroundings.in_batches(size)
+    pairs = [MiniBatch(around, chunks).along_gradient() for chunks in islice(around.batches(size), draws)]
+    curved, steep = (np.array(each) for each in zip(*pairs, strict=True))
+    if not np.all(steep > 0.0):
+        yield Skip("the gradient of a batch is zero: it has no direction to be curved along")
+        return
+    mean, error = _mean(curved / steep)
+    ratio = float(curved.mean() / steep.mean())
+    yield Reading("batch_sharpness", mean, split="train", stderr=error)
+    spread = _mean((curved - ratio * steep) / steep.mean())[1]
+    yield Reading("batch_sharpness_ratio", ratio, split="train", stderr=spread)
+    yield Reading("batch_size", size)
+    yield Reading("batches", len(pairs))
+    yield from _stability(mean, error, opened, weights, checkpoint)
+
+
+def _stability(
+    mean: float, error: float | None, opened: Opened, weights: Weights, checkpoint: Checkpoint
+) -> Iterator[Finding]:
+    try:
+        groups = optimizer(opened, weights).groups
+    except Unavailable as reason:
+        yield Skip(f"stability_ratio: {reason}")
+        return
+    rates = rates_of(groups, checkpoint.progress)
+    rate = rates.values[0] if len(set(rates.values)) == 1 else None
+    if rate is None or any(group.kind != "sgd" or group.number("momentum") for group in groups):
+        yield Skip("stability_ratio: known for SGD without momentum at one learning rate only")
+        return
+    quality: Quality = "ok" if rates.certain else "unresolved"
+    scale = rate / 2.0
+    yield Reading("stability_ratio", mean * scale, stderr=None if error is None else error * scale, quality=quality)
+
+
+def _mean(values: NDArray[np.float64]) -> tuple[float, float | None]:
+    error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+    return float(values.mean()), error
