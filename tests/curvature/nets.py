@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call, jacrev
+from torch.autograd.functional import hessian, jacobian
+from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sounding import Run
 from sounding.passes import Curvature, Model
 from sounding.passes.curvature import curvature
+from sounding.passes.preconditioner import StoredOptimizer
 from sounding.probe import Probe
 from sounding.recipe import Recipe
 
@@ -37,7 +40,9 @@ class Case:
         recipe = Recipe("here", 1, functions)
         run = Run("lab", "a", attributes or {})
         recipe._probes[repr((run.store, run.name, sorted(run.attributes.items())))] = {"default": probe}
-        return curvature(Model(self.module, recipe, torch.device("cpu")), recipe, run, **settings)
+        return curvature(
+            Model(self.module, recipe, torch.device("cpu")), recipe, run, StoredOptimizer(None, "none"), **settings
+        )
 
     def judged(self, outputs: Any) -> tuple[Any, Any]:
         """Losses and weights, by the definition."""
@@ -62,25 +67,26 @@ class Case:
         return (values * weights).sum() / weights.sum()
 
     def dense_hessian(self) -> torch.Tensor:
-        return jacrev(jacrev(self.mean))(self.flat())
+        with sdpa_kernel(SDPBackend.MATH):
+            return hessian(self.mean, self.flat())  # type: ignore[return-value]
 
     def dense_ggn(self) -> torch.Tensor:
         flat = self.flat()
         found = self.outputs(flat).detach()
-        jacobian = jacrev(self.outputs)(flat).reshape(found.numel(), -1)
+        outer = jacobian(self.outputs, flat).reshape(found.numel(), -1)  # type: ignore[union-attr]
 
         def mean(outputs: torch.Tensor) -> torch.Tensor:
             values, weights = self.judged(outputs)
             return (values * weights).sum() / weights.sum()
 
-        inner = jacrev(jacrev(mean))(found).reshape(found.numel(), found.numel())
-        return jacobian.T @ inner @ jacobian
+        inner = hessian(mean, found).reshape(found.numel(), found.numel())
+        return outer.T @ inner @ outer
 
     def dense_fisher(self) -> torch.Tensor:
         flat = self.flat()
-        jacobian = jacrev(lambda at: self.judged(self.outputs(at))[0])(flat)
+        outer = jacobian(lambda at: self.judged(self.outputs(at))[0], flat)
         weights = self.judged(self.outputs(flat))[1]
-        return (jacobian.T * weights) @ jacobian / weights.sum()
+        return (outer.T * weights) @ outer / weights.sum()
 
 
 def whole(operator: Any) -> torch.Tensor:

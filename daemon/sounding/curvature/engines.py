@@ -74,7 +74,7 @@ class Sum:
     def __init__(
         self, matrix: Matrix, engine: Engine, objective: Objective, chunks: Sequence[range], need: Need, shelf: Shelf
     ) -> None:
-        self._matrix = matrix
+        self._matrix: Matrix = matrix
         self._objective = objective
         self.chunks = chunks
         self._need = need

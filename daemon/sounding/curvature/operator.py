@@ -63,16 +63,6 @@ class Operator:
         return self._apply(vectors)
 
 
-def scaled(operator: LinearOperator, scale: torch.Tensor) -> Operator:
-    """S·A·S for a diagonal S, given as a vector."""
-    return Operator(
-        operator.size,
-        operator.device,
-        operator.dtype,
-        lambda vectors: operator.matmat(vectors * scale).mul_(scale),
-    )
-
-
 def difference(one: LinearOperator, other: LinearOperator) -> Operator:
     """A - B."""
     return Operator(one.size, one.device, one.dtype, lambda vectors: one.matmat(vectors).sub_(other.matmat(vectors)))

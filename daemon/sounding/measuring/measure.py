@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from sounding.blame import describe_error
+from sounding.contract import Unavailable
 from sounding.errors import SoundingError
 from sounding.measuring.bench import Bench
 from sounding.measuring.collecting import AnyPlugin
@@ -128,6 +129,8 @@ def _call(
 ) -> tuple[Ending, str, tuple[Finding, ...]]:
     try:
         findings = checked(plugin, plugin.function(*arguments, **options))
+    except Unavailable as error:  # of what a pass offers on demand
+        return Ending.SKIPPED, str(error), ()
     except SoundingError as error:
         return Ending.FAILED, f"{plugin.name} {error}", ()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code; its failure becomes a record

@@ -1,11 +1,12 @@
 """Shared computations that plugins name as their needs, one per module, and the types that users of them receive."""
 
 from sounding.batch import AttentionCall, Batch, LinearPair, Tapped
+from sounding.curvature.curved import Curved, Facts
 from sounding.keeping.past import Course, Line
 from sounding.keeping.series import Series
 from sounding.opening import Opened
 from sounding.passes.checkpoints import Checkpoints
-from sounding.passes.curvature import Curvature, Curved, Facts
+from sounding.passes.curvature import Curvature
 from sounding.passes.elsewhere import Elsewhere, mixed, offset
 from sounding.passes.equilibrium import Equilibrium, angle_of, decay_rate, equilibrium_of
 from sounding.passes.gradients import Gradients

@@ -3,18 +3,21 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
 
 from sounding.contract import Run, Unavailable, shared_pass
+from sounding.curvature.curved import Curved, Facts
 from sounding.curvature.engines import Engine, Matrix, Shelf, Sum
 from sounding.curvature.examination import examine
 from sounding.curvature.memory import Memory, chunks_of
 from sounding.curvature.objective import Objective, Statistics, batch_norms
-from sounding.curvature.operator import Layout, Operator
+from sounding.curvature.operator import Layout
 from sounding.curvature.selection import Subset, batch_size_of, chosen_parameters, subset_of
 from sounding.passes.model import Model
+from sounding.passes.preconditioner import StoredOptimizer, coupled_decay, inverse_roots
 from sounding.probe import TRAIN, Probe
 from sounding.recipe import Recipe
 
@@ -24,32 +27,6 @@ _ENGINES: Mapping[Way, tuple[Engine, ...]] = {
     "reverse": ("reverse",),
     "forward": ("forward",),
 }
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What an operator's numbers rest on, to be stored beside them."""
-
-    matrix: str  # hessian, ggn or fisher
-    split: str
-    examples: int
-    subset: str  # digest of the examples and their order
-    batch_norm: str  # "eval", "train", or "none" where the network has no such layer
-    batch_size: int  # of the batches that BatchNorm normalised by; 0 in evaluation mode
-    parameters: int
-    block: str  # pattern of the parameters' names; "" is all that were selected
-    loss: str  # whose loss it is, and over what the mean is taken
-    engine: str  # how products are computed
-
-
-class Curved(Operator):
-    """A matrix of the mean loss; `layout` says which element of its vectors is which parameter's."""
-
-    def __init__(self, summed: Sum, layout: Layout, places: tuple[int, ...], facts: Facts, like: torch.Tensor) -> None:
-        self.layout = layout
-        self.places = places
-        self.facts = facts
-        super().__init__(layout.size, like.device, like.dtype, lambda vectors: summed.multiply(vectors, places))
 
 
 @dataclass(frozen=True)
@@ -79,7 +56,9 @@ class Curvature:
         subset: Subset,
         parameters: Mapping[str, torch.Tensor],
         settings: Settings,
+        stored: StoredOptimizer,
     ) -> None:
+        self._optimizer = stored
         self._model = model
         self._probe = probe
         self._settings = settings
@@ -128,6 +107,34 @@ class Curvature:
         ]
         return objective.mean_at(leaves, summed.chunks)
 
+    def decayed(self, operator: Curved) -> Curved:
+        """The matrix plus Λ, the weight decay that acts through the gradient, as the stored optimizer has it.
+
+        That of the loss which is minimised; decoupled weight decay is none of it. Unavailable where it is not known.
+        """
+        names = self._stored_names(operator.layout)
+        decay = coupled_decay(self._optimizer.required(), names)
+        sizes = torch.tensor(operator.layout.sizes, device=self.device)
+        rates = torch.tensor([decay[name] for name in names], dtype=self.dtype, device=self.device)
+        diagonal = rates.repeat_interleave(sizes)
+        values = ", ".join(f"{each:g}" for each in sorted(set(decay.values())))
+        return operator.plus(diagonal, f"coupled, {values}")
+
+    def preconditioned(self, operator: Curved) -> Curved:
+        """P^(-1/2)·A·P^(-1/2) with the diagonal P that Adam divides by, both bias corrections in it.
+
+        It has the eigenvalues of P⁻¹A, which the nominal learning rate (of the first group) goes with. Unavailable
+        unless Adam trains every parameter and its state is stored.
+        """
+        stored = self._optimizer.required()
+        names = self._stored_names(operator.layout)
+        roots = inverse_roots(stored, names)
+        scale = torch.cat([roots[name].reshape(-1).to(self.device, self.dtype) for name in names])
+        return operator.scaled(scale, f"{stored.name}, step and bias corrections included")
+
+    def _stored_names(self, layout: Layout) -> list[str]:
+        return [self._model.stored.get(name, name) for name in layout.names]
+
     @property
     def room(self) -> int:
         """How many vectors may be held beside the graphs, by whoever multiplies."""
@@ -149,7 +156,8 @@ class Curvature:
             self._loss_in_words(),
             summed.way,
         )
-        return Curved(summed, layout, places, facts, torch.empty(0, dtype=self.dtype, device=self.device))
+        apply = partial(summed.multiply, places=places)
+        return Curved(layout, facts, self.device, self.dtype, apply)
 
     def _places(self, block: str | None) -> tuple[int, ...]:
         return tuple(range(len(self.layout.names))) if block is None else self.layout.matching(block)
@@ -202,6 +210,7 @@ def curvature(
     model: Model,
     recipe: Recipe,
     run: Run,
+    stored_optimizer: StoredOptimizer,
     *,
     examples: int = 4096,
     parameters: str = "trainable",
@@ -218,4 +227,4 @@ def curvature(
     subset = subset_of(probe, TRAIN, examples)
     chosen = chosen_parameters(model.module, parameters)
     settings = Settings(batch_size_of(run.attributes, batch_size), memory_gb, engine)
-    return Curvature(model, probe, subset, chosen, settings)
+    return Curvature(model, probe, subset, chosen, settings, stored_optimizer)

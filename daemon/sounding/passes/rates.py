@@ -25,7 +25,7 @@ def rates_of(groups: Sequence[Group], progress: Progress) -> Rates:
     stored = tuple(group.learning_rate for group in groups)
     last = progress.lr_last
     if last is not None and not isinstance(last.value, str) and groups:
-        shares = _shares(groups)
+        shares = shares_of(groups)
         return Rates(tuple(None if share is None else share * last.value for share in shares), last.source, True)
     scheduled = any("initial_lr" in group.settings for group in groups)
     source = "stored, which a scheduler has set to the next update's" if scheduled else "stored, and no scheduler seen"
@@ -41,7 +41,7 @@ def updates_between(before: Checkpoint, after: Checkpoint) -> int | None:
     return passed if passed > 0 else None
 
 
-def _shares(groups: Sequence[Group]) -> list[float | None]:
+def shares_of(groups: Sequence[Group]) -> list[float | None]:
     """Each group's rate over the first one's: as stored, or as they began where a schedule has ended at zero."""
     for rates in ([group.learning_rate for group in groups], [group.number("initial_lr") for group in groups]):
         if rates[0]:
