@@ -13,12 +13,12 @@ CONTRACTS = {
     ]
 }
 WORKER_SIDE_MODULES = {
-    "batch", "curvature", "digest", "fourier", "geometry", "losses", "measuring", "numbers", "opening", "passes",
-    "probe", "recipe", "seeds", "sketch", "spectra", "testing", "trial",
+    "batch", "curvature", "digest", "fourier", "geometry", "logit_bounds", "losses", "measuring", "numbers", "opening",
+    "passes", "probe", "recipe", "seeds", "sketch", "spectra", "testing", "trial",
 }  # fmt: skip
 PUBLIC_MODULES = {
-    "contract", "curvature", "errors", "fitting", "fourier", "geometry", "kernels", "numbers", "passes", "periods",
-    "records", "sketch", "spectra", "tap",
+    "contract", "curvature", "errors", "fitting", "fourier", "geometry", "kernels", "logit_bounds", "numbers", "passes",
+    "periods", "records", "sketch", "spectra", "tap",
 }  # fmt: skip
 PARENTS = (
     "sounding",

@@ -1,12 +1,13 @@
 """Shared computations that plugins name as their needs, one per module, and the types that users of them receive."""
 
 from sounding.batch import AttentionCall, Batch, LinearPair, Tapped
-from sounding.curvature.curved import Curved, Facts
 from sounding.keeping.past import Course, Line
 from sounding.keeping.series import Series
 from sounding.opening import Opened
+from sounding.passes.attention import Attention, AttentionShape
+from sounding.passes.attention_weights import attentions, heads_told_by
 from sounding.passes.checkpoints import Checkpoints
-from sounding.passes.curvature import Curvature
+from sounding.passes.curvature import Curvature, Curved, Facts
 from sounding.passes.elsewhere import Elsewhere, mixed, offset
 from sounding.passes.equilibrium import Equilibrium, angle_of, decay_rate, equilibrium_of
 from sounding.passes.gradients import Gradients
@@ -37,7 +38,9 @@ from sounding.recipe import Recipe
 __all__ = [
     "PATH_METRICS",
     "Around",
+    "Attention",
     "AttentionCall",
+    "AttentionShape",
     "Batch",
     "Checkpoints",
     "Course",
@@ -83,8 +86,10 @@ __all__ = [
     "Top",
     "Weights",
     "angle_of",
+    "attentions",
     "decay_rate",
     "equilibrium_of",
+    "heads_told_by",
     "layers_of",
     "mixed",
     "offset",
