@@ -32,8 +32,8 @@ _STATISTICS = '; BatchNorm\'s statistics gathered anew at every point, unless st
                _LI + _STATISTICS, kind="curve"),
         Metric("loss_hessian", "loss", "mean loss along a Hessian axis, by offset over the norm of the weights; part "
                "names the axis", _AXES + _STATISTICS, kind="curve"),
-        Metric("loss_plane", "loss", "mean loss over a plane: a curve over the first direction for each offset along the "
-               "second, which part states", _LI + "; or " + _AXES + _STATISTICS, kind="curve"),
+        Metric("loss_plane", "loss", "mean loss over a plane: a curve over the first direction for each offset along "
+               "the second, which part states", _LI + "; or " + _AXES + _STATISTICS, kind="curve"),
         Metric("rise_filter", "loss", "mean of the loss at both ends of loss_filter, less the loss between", _LI),
         Metric("rise_hessian", "loss", "the same of loss_hessian", _AXES),
     ],
@@ -136,11 +136,12 @@ def _from_curvature(curvature: Curvature, axes: int) -> tuple[torch.Tensor, torc
     """The gradient, and unit eigenvectors of the largest eigenvalues, in evaluation mode."""
     gradient, operator = curvature.gradient(), curvature.hessian()
     count = min(axes, operator.size)
+    none = gradient.new_empty(0, operator.size)
     if count == 0:
-        return gradient, gradient.new_empty(0, operator.size)
+        return gradient, none
     wanted = Wanted(top=count, bottom=0, tolerance=1e-2)
     found = extremes(operator, starting_vector(gradient, operator), wanted)
-    return gradient, found.vectors(count if found.scale else 0)
+    return gradient, found.vectors(count) if found.scale else none
 
 
 def _grid(extent: float, points: int) -> list[float]:
