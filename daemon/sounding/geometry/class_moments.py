@@ -7,9 +7,9 @@ the digits, so that a scatter of 1e-9 of the distance between classes is still r
 
 import torch
 
-from sounding.geometry.class_sums import ClassSums, class_sums
+from sounding.geometry.class_sums import ClassSums, summed_by_class
 from sounding.geometry.moments import ClassMoments
-from sounding.geometry.nearest import Share, nearest
+from sounding.geometry.nearest import Share, nearest_of
 from sounding.geometry.scatter import BLOCK, RowScatter
 
 BUFFER = 16 << 20  # bytes of rows that are kept as they are; as long as all fit, T is never made
@@ -22,85 +22,108 @@ class ClassMomentsState:
     """
 
     def __init__(self, buffer: int = BUFFER) -> None:
-        self._buffer = buffer
-        self._waiting: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = []
-        self._rows_waiting = 0
+        self._most = buffer
+        self._rows: _Waiting | None = None
         self._sums: ClassSums | None = None
-
-    def update(self, features: torch.Tensor, labels: torch.Tensor, decisions: torch.Tensor | None = None) -> None:
-        """Take in `features` [n, d] of classes `labels` [n], and what a classifier decides for them, as labels."""
-        if not len(features):
-            return
-        exact = features.dtype in (torch.float32, torch.float64)
-        kept = features.detach().to(features.dtype if exact else torch.float32, copy=True)
-        chosen = None if decisions is None else decisions.detach().to(torch.int64, copy=True)
-        self._waiting.append((kept, labels.detach().to(torch.int64, copy=True), chosen))
-        self._rows_waiting += len(kept)
-        while self._rows_waiting > self._room():
-            self._fold(self._room())
-
-    def merge(self, other: "ClassMomentsState") -> None:
-        """Take in what another one took in; that one is not to be used afterwards."""
-        if other._sums is not None:
-            self._fold(self._rows_waiting)
-            if self._sums is None:
-                self._sums = other._sums
-            else:
-                self._sums.merge(other._sums)
-        for features, labels, decisions in other._waiting:
-            self.update(features, labels, decisions)
-
-    def result(self) -> ClassMoments | None:
-        """What was taken in so far; None before anything was."""
-        if self._sums is not None:
-            self._fold(self._rows_waiting)
-            return self._sums.result()
-        if not self._waiting:
-            return None
-        rows, labels, decisions = self._joined()
-        return _of_rows(rows, labels, decisions)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all that is held."""
-        rows = sum(each.nbytes for waiting in self._waiting for each in waiting if each is not None)
-        return rows + (0 if self._sums is None else self._sums.nbytes)
+        return sum(each.nbytes for each in (self._rows, self._sums) if each is not None)
 
-    def _room(self) -> int:
-        features = self._waiting[0][0]
-        fitting = max(1, self._buffer // (features.shape[1] * features.element_size() + 16))
-        return fitting if self._sums is None else min(fitting, BLOCK)
+    def update(self, features: torch.Tensor, labels: torch.Tensor, decisions: torch.Tensor | None = None) -> None:
+        """Take in `features` [n, d] of classes `labels` [n], and what a classifier decides for them, as labels."""
+        if self._rows is None:
+            self._rows = _Waiting(features, self._most)
+        start = 0
+        while start < len(features):
+            room = self._rows.room
+            part = slice(start, start + room)
+            self._rows.put(features[part], labels[part], None if decisions is None else decisions[part])
+            start += room
+            if start < len(features):  # cut by count, not by batch; folded only once there is more
+                self._fold()
 
-    def _joined(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        if len(self._waiting) == 1:
-            return self._waiting[0]
-        rows, labels, decisions = zip(*self._waiting, strict=True)
-        known = [each for each in decisions if each is not None]
-        return torch.cat(rows), torch.cat(labels), torch.cat(known) if len(known) == len(decisions) else None
+    def merge(self, other: "ClassMomentsState") -> None:
+        """Take in what another one took in; that one is not to be used afterwards."""
+        if other._sums is not None:
+            self._fold()
+            if self._sums is None:
+                self._sums = other._sums
+            else:
+                self._sums.merge(other._sums)
+        if other._rows is not None:
+            self.update(*other._rows.taken())
 
-    def _fold(self, count: int) -> None:
-        """Add the first `count` waiting rows to the sums: cut by count, not by batch."""
-        if not count:
+    def result(self) -> ClassMoments | None:
+        """What was taken in so far; None before anything was."""
+        if self._sums is not None:
+            self._fold()
+            return self._sums.result()
+        return None if self._rows is None or not self._rows.count else _of_rows(*self._rows.taken())
+
+    def _fold(self) -> None:
+        """Add the waiting rows to the sums."""
+        if self._rows is None or not self._rows.count:
             return
-        rows, labels, decisions = self._joined()
-        rest = None if decisions is None else decisions[count:]
-        self._waiting = [(rows[count:], labels[count:], rest)] if len(rows) > count else []
-        self._rows_waiting = len(rows) - count
+        rows, labels, decisions = self._rows.taken()
         if self._sums is None:
             self._sums = ClassSums(rows.shape[1], rows.dtype, rows.device)
-        self._sums.add(rows[:count], labels[:count], None if decisions is None else decisions[:count])
+        self._sums.add(rows, labels, decisions)
+        self._rows.clear()
+
+
+class _Waiting:
+    """Rows that were not yet summed; as many as fit into some bytes, and after the first time a block of them."""
+
+    def __init__(self, like: torch.Tensor, most: int) -> None:
+        dtype = like.dtype if like.dtype in (torch.float32, torch.float64) else torch.float32
+        self._room = max(1, most // (like.shape[1] * dtype.itemsize + 16))
+        self._rows = torch.empty(self._room, like.shape[1], dtype=dtype, device=like.device)
+        self._labels = torch.empty(self._room, dtype=torch.int64, device=like.device)
+        self._decisions = torch.empty_like(self._labels)
+        self._decided = True
+        self.count = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self._rows.nbytes + self._labels.nbytes + self._decisions.nbytes
+
+    @property
+    def room(self) -> int:
+        return self._room - self.count
+
+    def put(self, rows: torch.Tensor, labels: torch.Tensor, decisions: torch.Tensor | None) -> None:
+        part = slice(self.count, self.count + len(rows))
+        self._rows[part] = rows.detach()
+        self._labels[part] = labels
+        if decisions is None:
+            self._decided = False
+        else:
+            self._decisions[part] = decisions
+        self.count += len(rows)
+
+    def taken(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        part = slice(0, self.count)
+        return self._rows[part], self._labels[part], self._decisions[part] if self._decided else None
+
+    def clear(self) -> None:
+        self._room = min(self._room, BLOCK)
+        self.count = 0
 
 
 def _of_rows(rows: torch.Tensor, labels: torch.Tensor, decisions: torch.Tensor | None) -> ClassMoments:
-    """Moments of rows that are all there: exact means first, deviations from them after."""
+    """Moments of rows that are all there: means first, deviations from them after."""
     classes, places, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     counted = counts.double()
-    wide = rows.to(torch.float64, copy=True)  # deviations are made in place
-    means = class_sums(wide, places, len(classes)) / counted[:, None]
-    wide -= means[places]
-    variances = class_sums(torch.linalg.vecdot(wide, wide), places, len(classes)) / counted
+    means = summed_by_class(rows, places, len(classes)) / counted[:, None]
+    deviations = means.to(rows.dtype).index_select(0, places)
+    torch.sub(rows, deviations, out=deviations)
+    lengths = torch.linalg.vector_norm(deviations, dim=1)
+    variances = torch.zeros_like(counted).index_add_(0, places, lengths.double().square()) / counted
     share = None
     if decisions is not None:
-        differing = int((classes[nearest(rows, means)] != decisions).sum())
+        near = nearest_of(deviations, lengths, places, means)
+        differing = int((classes[near] != decisions).sum())
         share = Share(*(differing / len(rows),) * 3)
-    return ClassMoments(classes, counted, means, variances, RowScatter(rows, places, means), share)
+    return ClassMoments(classes, counted, means, variances, RowScatter(deviations, places), share)

@@ -6,6 +6,8 @@ from sounding.geometry.moments import ClassMoments
 from sounding.geometry.nearest import Provisional
 from sounding.geometry.scatter import BLOCK, SummedScatter, add_upper
 
+_CACHED = 1 << 17  # elements
+
 
 class ClassSums:
     """The running sums of rows that are no longer there."""
@@ -17,7 +19,7 @@ class ClassSums:
         self.sums = torch.zeros(0, width, dtype=torch.float64, device=device)
         self.squares = torch.zeros(0, dtype=torch.float64, device=device)
         self.outer = torch.zeros(width, width, dtype=torch.float64, device=device)  # its upper half
-        self.provisional: Provisional | None = None
+        self.provisional = Provisional()
         self.decided = True  # every row came with a decision
 
     @property
@@ -28,18 +30,19 @@ class ClassSums:
     def add(self, rows: torch.Tensor, labels: torch.Tensor, decisions: torch.Tensor | None) -> None:
         """Take in rows [n, d] with their labels, and decisions about them to be compared."""
         places = self._places(rows, labels)
-        for block, of_block in zip(torch.split(rows, BLOCK), torch.split(places, BLOCK), strict=True):
-            shifted = block - self.shifts[of_block]
-            wide = shifted.double()
-            self.counts += torch.bincount(of_block, minlength=len(self.counts))
-            self.sums.index_add_(0, of_block, wide)
-            self.squares.index_add_(0, of_block, torch.linalg.vecdot(wide, wide))
+        self.decided = self.decided and decisions is not None
+        for start in range(0, len(rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            shifted = self.shifts.index_select(0, places[part])
+            torch.sub(rows[part], shifted, out=shifted)
+            lengths = torch.linalg.vector_norm(shifted, dim=1)
+            self.counts += torch.bincount(places[part], minlength=len(self.counts))
+            self.squares.index_add_(0, places[part], lengths.double().square())
+            _add_by_class(self.sums, shifted, places[part])
             add_upper(self.outer, shifted)
-        if decisions is None:
-            self.decided = False
-        elif self.decided:
-            self.provisional = self.provisional or Provisional()
-            self.provisional.add(rows, decisions, self.shifts, self.labels)
+            if decisions is not None and self.decided:
+                chosen = decisions[part]
+                self.provisional.add(shifted, lengths, places[part], chosen, self.shifts.double(), self.labels)
 
     def merge(self, other: "ClassSums") -> None:
         """Add other sums, whose shifts differ: z = z' + Δ with Δ = r' - r."""
@@ -60,21 +63,21 @@ class ClassSums:
         offsets = self.sums / self.counts[:, None]
         variances = (self.squares / self.counts - torch.linalg.vecdot(offsets, offsets)).clamp_min(0)
         upper = self.outer.triu()
-        within = SummedScatter(upper + upper.triu(1).T, self.sums / self.counts.sqrt()[:, None], int(self.counts.sum()))
+        scaled = self.sums / self.counts.sqrt()[:, None]
+        noise = torch.finfo(self.shifts.dtype).eps / 4  # of products of blocks, measured: 1e-8 for float32
+        within = SummedScatter(upper + upper.triu(1).T, scaled, int(self.counts.sum()), noise)
         means = self.shifts.double() + offsets
         share = None
-        if self.decided and self.provisional is not None:
-            share = self.provisional.share(float(offsets.norm(dim=1).max()))
+        if self.decided:
+            share = self.provisional.share(float(torch.linalg.vector_norm(offsets, dim=1).max()))
         return ClassMoments(self.labels, self.counts.clone(), means, variances, within, share)
 
     def _places(self, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The place of every row's class; classes not met before get their mean over `rows` as shift."""
         met, places, counts = torch.unique(labels, return_inverse=True, return_counts=True)
         if not bool(torch.isin(met, self.labels).all()):
-            sums = torch.zeros(len(met), rows.shape[1], dtype=torch.float64, device=rows.device)
-            for block, of_block in zip(torch.split(rows, BLOCK), torch.split(places, BLOCK), strict=True):
-                sums.index_add_(0, of_block, block.double())
-            self._admit(met, (sums / counts[:, None]).to(rows.dtype))
+            means = summed_by_class(rows, places, len(met)) / counts[:, None]
+            self._admit(met, means.to(rows.dtype))
         return torch.searchsorted(self.labels, met)[places]
 
     def _admit(self, labels: torch.Tensor, shifts: torch.Tensor) -> None:
@@ -89,6 +92,14 @@ class ClassSums:
             setattr(self, name, torch.cat([kept, kept.new_zeros(int(new.sum()), *kept.shape[1:])])[order])
 
 
-def class_sums(values: torch.Tensor, places: torch.Tensor, classes: int) -> torch.Tensor:
-    """The sum of `values` [n, …] over the rows of every class, [classes, …]."""
-    return values.new_zeros(classes, *values.shape[1:]).index_add_(0, places, values)
+def summed_by_class(rows: torch.Tensor, places: torch.Tensor, classes: int) -> torch.Tensor:
+    """The sum of `rows` [n, d] over every class, float64 [classes, d]."""
+    sums = torch.zeros(classes, rows.shape[1], dtype=torch.float64, device=rows.device)
+    _add_by_class(sums, rows, places)
+    return sums
+
+
+def _add_by_class(sums: torch.Tensor, rows: torch.Tensor, places: torch.Tensor) -> None:
+    step = max(1, _CACHED // rows.shape[1])  # in float64 a few rows stay in the cache
+    for some, of_some in zip(torch.split(rows, step), torch.split(places, step), strict=True):
+        sums.index_add_(0, of_some, some.double())

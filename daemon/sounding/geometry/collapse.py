@@ -72,7 +72,7 @@ def cdnv(moments: ClassMoments) -> float:
 
 def norm_variation(rows: torch.Tensor) -> float:
     """Standard deviation of the rows' norms over their mean."""
-    norms = rows.norm(dim=1)
+    norms = torch.linalg.vector_norm(rows, dim=1)
     return float(norms.std(correction=0) / norms.mean())
 
 
@@ -95,12 +95,12 @@ def etf_error(products: torch.Tensor) -> float:
     if count < 2:
         return math.nan
     ideal = (torch.eye(count, dtype=products.dtype, device=products.device) - 1 / count) / math.sqrt(count - 1)
-    return float((products / products.norm() - ideal).norm())
+    return float((products / torch.linalg.vector_norm(products) - ideal).norm())
 
 
 def self_duality(weights: torch.Tensor, centred: torch.Tensor) -> float:
     """‖W/‖W‖_F - M̃/‖M̃‖_F‖_F of classifier rows and centred class means, both [C, d]."""
-    return float((weights / weights.norm() - centred / centred.norm()).norm())
+    return float((weights / torch.linalg.vector_norm(weights) - centred / torch.linalg.vector_norm(centred)).norm())
 
 
 def bias_collapse(weights: torch.Tensor, bias: torch.Tensor | None, moments: ClassMoments) -> float:

@@ -25,30 +25,70 @@ def nearest(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
 
     Compared in the rows' own precision; where rounding could decide, again in float64.
     """
-    if len(centres) == 1:
-        return torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
     middle = centres.mean(0)
-    exact = centres - middle
     found = []
     for block in torch.split(rows, _ROWS):
-        near, doubtful = _nearest_block(block - middle.to(block.dtype), exact.to(block.dtype))
-        if doubtful.numel():
-            again = block[doubtful].double() - middle
-            near[doubtful] = (exact.square().sum(1) / 2 - again @ exact.T).argmin(1)
-        found.append(near)
+        deviations = block - middle.to(block.dtype)
+        lengths = torch.linalg.vector_norm(deviations, dim=1)
+        found.append(
+            nearest_of(deviations, lengths, torch.zeros_like(lengths, dtype=torch.int64), centres, middle[None])
+        )
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=rows.device)
 
 
-def _nearest_block(rows: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    halves = centres.square().sum(1) / 2
-    best, places = torch.addmm(halves, rows, centres.T, alpha=-1).topk(2, largest=False)
-    slack = _rounding(rows) * (rows.norm(dim=1) + centres.norm(dim=1).max()) ** 2
-    return places[:, 0].clone(), torch.nonzero(best[:, 1] - best[:, 0] <= slack).flatten()
+def nearest_of(
+    deviations: torch.Tensor,
+    lengths: torch.Tensor,
+    places: torch.Tensor,
+    centres: torch.Tensor,
+    starts: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The same for rows that are `starts[places] + deviations`, with the norms of `deviations` [n, d] at hand.
+
+    They start from the centres themselves unless told otherwise.
+    """
+    table = _Table(centres, centres if starts is None else starts)
+    found = []
+    for block, of_block, long in zip(
+        *(torch.split(each, _ROWS) for each in (deviations, places, lengths)), strict=True
+    ):
+        near, gaps = _two_best(table.scores(block, of_block))
+        doubtful = torch.nonzero(gaps <= table.rounding(block, long)).flatten()
+        if doubtful.numel():
+            near[doubtful] = table.scores(block[doubtful].double(), of_block[doubtful]).argmin(1)
+        found.append(near)
+    return torch.cat(found) if len(found) != 1 else found[0]
 
 
-def _rounding(rows: torch.Tensor) -> float:
-    """A bound on the relative error of a squared distance, for errors that add up at random."""
-    return 8 * torch.finfo(rows.dtype).eps * max(1.0, math.sqrt(rows.shape[1]) / 4)
+class _Table:
+    """Halves of squared distances to all centres, up to a term of the row: D[start, c]/2 - z·(μ_c - μ_G)."""
+
+    def __init__(self, centres: torch.Tensor, starts: torch.Tensor) -> None:
+        middle = centres.mean(0)
+        self._centred = centres - middle
+        from_there = starts - middle
+        squares = self._centred.square().sum(1)
+        # D/2 less what only the start determines, which moves no comparison
+        self._halves = squares / 2 - from_there @ self._centred.T
+        self._reach = float(squares.max().sqrt() + torch.linalg.vector_norm(from_there, dim=1).max())
+
+    def scores(self, deviations: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        kind = deviations.dtype
+        return torch.addmm(
+            self._halves.to(kind).index_select(0, places), deviations, self._centred.to(kind).T, alpha=-1
+        )
+
+    def rounding(self, deviations: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """What two scores of a row may be off by together, for errors that add up at random."""
+        eps = torch.finfo(deviations.dtype).eps * max(1.0, math.sqrt(deviations.shape[1]) / 4)
+        return (lengths + self._reach).square_().mul_(8 * eps)
+
+
+def _two_best(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The place of the least score in each row, and how much greater the next one is (infinite where there is none)."""
+    best, places = scores.min(1)
+    scores.scatter_(1, places[:, None], math.inf)
+    return places, scores.amin(1) - best
 
 
 class Provisional:
@@ -61,63 +101,57 @@ class Provisional:
     def __init__(self) -> None:
         self._gaps: torch.Tensor | None = None  # [2, bins], first row: agreeing
         self._scale = 0.0
-        self._unsure = 0  # met before all classes were known
-        self._unsure_differing = 0
+        self._unsure_differing = 0  # met before all classes were known
         self._classes = 0
         self._count = 0
 
-    def add(self, rows: torch.Tensor, decisions: torch.Tensor, centres: torch.Tensor, labels: torch.Tensor) -> None:
-        """Compare `decisions` [n], labels, with the nearest of `centres` [C, d], whose labels are `labels` [C]."""
-        if len(centres) < 2:
-            self._unsure += len(rows)
-            self._unsure_differing += int((decisions != labels[0]).sum())
-            self._count += len(rows)
-            return
+    def add(
+        self,
+        deviations: torch.Tensor,
+        lengths: torch.Tensor,
+        places: torch.Tensor,
+        decisions: torch.Tensor,
+        centres: torch.Tensor,
+        labels: torch.Tensor,
+    ) -> None:
+        """Compare `decisions` [n], labels, with the nearest of `centres` [C, d], whose labels are `labels` [C].
+
+        Rows are given as for `nearest_of`.
+        """
         if len(centres) != self._classes:
             self._forget(len(centres), centres)
         assert self._gaps is not None
-        middle = centres.mean(0)
-        centred = centres - middle
-        for block, chosen in zip(torch.split(rows, _ROWS), torch.split(decisions, _ROWS), strict=True):
-            places, gaps = _gaps(block - middle, centred)
-            agrees = labels[places] == chosen
-            for row, mask in enumerate((agrees, ~agrees)):
-                self._gaps[row] += torch.bincount(self._bin(gaps[mask]), minlength=_BINS)
-        self._count += len(rows)
+        table = _Table(centres, centres)
+        scores = table.scores(deviations, places)
+        own = scores.gather(1, places[:, None]).flatten()
+        near, margins = _two_best(scores.clone())
+        least = lengths.square() + 2 * (scores.gather(1, near[:, None]).flatten() - own)
+        slack = table.rounding(deviations, lengths)
+        gaps = (least + 2 * margins - slack).clamp_min(0).sqrt() - (least + slack).clamp_min(0).sqrt()
+        agrees = labels[near] == decisions
+        for row, mask in enumerate((agrees, ~agrees)):
+            self._gaps[row] += torch.bincount(self._bin(gaps[mask]), minlength=_BINS)
+        self._count += len(deviations)
 
     def share(self, drift: float) -> Share:
         """The share of decisions that differ, where no centre has moved by more than `drift` in the end."""
-        if self._gaps is None:
-            return Share(self._unsure_differing / max(1, self._count), 0.0, 1.0)
+        assert self._gaps is not None, "rows came first"
         edges = self._scale * _LOWEST * 2.0 ** (torch.arange(_BINS, dtype=torch.float64) * _OCTAVES / _BINS)
         edges[0] = 0.0
         gaps = self._gaps.cpu()
         sure = gaps[:, edges > 2 * drift].sum(1)
         differing = int(gaps[1].sum()) + self._unsure_differing
-        count = max(1, self._count)
-        return Share(differing / count, int(sure[1]) / count, 1 - int(sure[0]) / count)
+        return Share(differing / self._count, int(sure[1]) / self._count, 1 - int(sure[0]) / self._count)
 
     def _forget(self, classes: int, centres: torch.Tensor) -> None:
         """A new class: nobody knows which of the rows so far would have been nearest to it."""
         if self._gaps is not None:
-            self._unsure += int(self._gaps.sum())
             self._unsure_differing += int(self._gaps[1].sum())
         self._gaps = torch.zeros(2, _BINS, dtype=torch.int64, device=centres.device)
-        self._scale = float(centres.norm(dim=1).max()) or 1.0
+        self._scale = float(torch.linalg.vector_norm(centres, dim=1).max()) or 1.0
         self._classes = classes
 
     def _bin(self, gaps: torch.Tensor) -> torch.Tensor:
         """The bin whose lower edge is the greatest that does not exceed the gap."""
         relative = gaps.double().clamp_min(self._scale * _LOWEST) / (self._scale * _LOWEST)
         return (relative.log2() * (_BINS / _OCTAVES)).floor().long().clamp(0, _BINS - 1)
-
-
-def _gaps(rows: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The nearest centre of every row, and a lower bound on how much farther the next one is."""
-    halves = centres.square().sum(1) / 2
-    lengths = rows.square().sum(1)
-    best, places = torch.addmm(halves, rows, centres.T, alpha=-1).topk(2, largest=False)
-    slack = _rounding(rows) * (lengths.sqrt() + centres.norm(dim=1).max()) ** 2
-    first = (lengths + 2 * best[:, 0] + slack).clamp_min(0).sqrt()
-    second = (lengths + 2 * best[:, 1] - slack).clamp_min(0).sqrt()
-    return places[:, 0], (second - first).clamp_min(0)

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from sounding.geometry.class_moments import ClassMomentsState
-from sounding.geometry.collapse import scatter_ratio
+from sounding.geometry.class_sums import summed_by_class
+from sounding.geometry.collapse import principal
 from sounding.geometry.moments import ClassMoments
 from sounding.geometry.scatter import RowScatter
 
@@ -19,8 +19,9 @@ def nc1_of_permuted_labels(moments: ClassMoments, draws: int = 3, seed: int = 0)
     """
     generator = torch.Generator().manual_seed(seed)
     if isinstance(moments.within, RowScatter):
-        within = moments.within
-        return tuple(sorted(_permuted(within, generator) for _ in range(draws)))
+        centred = (moments.means - moments.sample_mean).to(moments.within.deviations.dtype)
+        rows = moments.within.deviations + centred.index_select(0, moments.within.places)
+        return tuple(sorted(_permuted(moments, rows, generator) for _ in range(draws)))
     total = moments.total()
     return tuple(sorted(_drawn(moments, total, generator) for _ in range(draws)))
 
@@ -30,13 +31,16 @@ def etf_floor(classes: int, width: int) -> float:
     return math.sqrt(max(0.0, 2 - 2 * math.sqrt(min(1.0, width / (classes - 1)))))
 
 
-def _permuted(within: RowScatter, generator: torch.Generator) -> float:
-    order = torch.randperm(len(within.places), generator=generator).to(within.places.device)
-    state = ClassMomentsState(buffer=2 * within.rows.nbytes + 64 * len(order))
-    state.update(within.rows, within.places[order])
-    again = state.result()
-    assert again is not None
-    return scatter_ratio(again.within, again.centred)
+def _permuted(moments: ClassMoments, rows: torch.Tensor, generator: torch.Generator) -> float:
+    within = moments.within
+    assert isinstance(within, RowScatter)
+    places = within.places[torch.randperm(len(rows), generator=generator).to(rows.device)]
+    means = summed_by_class(rows, places, len(moments.counts)) / moments.counts[:, None]
+    centred = means - means.mean(0)
+    directions, squares = principal(centred)
+    projected = (rows @ directions.to(rows.dtype)).double()
+    inside = projected.square().sum(0) - moments.counts @ (means @ directions).square()
+    return float((inside / len(rows) / squares).sum()) if len(squares) else math.nan
 
 
 def _drawn(moments: ClassMoments, total: torch.Tensor, generator: torch.Generator) -> float:

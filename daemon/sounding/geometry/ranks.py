@@ -15,13 +15,14 @@ class Ranks:
     stable: float  # Σλ/λ_max
 
 
-def ranks_of(eigenvalues: torch.Tensor) -> Ranks | None:
-    """Ranks of a covariance, float64; None where it is zero. Negative eigenvalues, left by rounding, count as zero."""
-    values = eigenvalues.double().clamp_min(0)
+def ranks_of(eigenvalues: torch.Tensor, noise: float = 0.0) -> Ranks | None:
+    """Ranks of a covariance; None where it is zero. Eigenvalues up to `noise` times the largest count as zero."""
+    values = eigenvalues.double()
     largest = float(values.max()) if values.numel() else 0.0
-    if largest == 0.0 or not math.isfinite(largest):
+    if largest <= 0.0 or not math.isfinite(largest):
         return None
     values = values / largest
+    values = torch.where(values > noise, values, 0.0)
     total = float(values.sum())
     return Ranks(float(effective_rank(values)), total**2 / float(values.square().sum()), total)
 

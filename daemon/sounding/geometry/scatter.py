@@ -12,6 +12,11 @@ _PANEL = 512  # columns of a product made at once; only its upper half is
 class Scatter(Protocol):
     """The scatter within classes, Σ_W = (1/N) Σ (h - μ_y)(h - μ_y)ᵀ."""
 
+    @property
+    def noise(self) -> float:
+        """Eigenvalues below this share of the largest may be rounding."""
+        ...
+
     def along(self, directions: torch.Tensor) -> torch.Tensor:
         """vᵀΣ_W v, float64 [k], for every column v of `directions` [d, k]."""
         ...
@@ -23,31 +28,25 @@ class Scatter(Protocol):
 
 @dataclass(frozen=True)
 class RowScatter:
-    """From the rows themselves: for N not much greater than d, cheaper than a matrix, and without its rounding."""
+    """From the rows' deviations from their class means: for N not much above d cheaper than a matrix, and exact."""
 
-    rows: torch.Tensor
-    places: torch.Tensor
-    means: torch.Tensor
+    deviations: torch.Tensor  # [N, d]
+    places: torch.Tensor  # [N], each row's class
+    noise: float = 1e-14
 
     def along(self, directions: torch.Tensor) -> torch.Tensor:
         """By projecting every row's deviation."""
-        narrow = directions.to(self.rows.dtype)
-        found = torch.zeros(directions.shape[1], dtype=torch.float64, device=directions.device)
-        for rows, places in zip(torch.split(self.rows, BLOCK), torch.split(self.places, BLOCK), strict=True):
-            found += (self._deviations(rows, places) @ narrow).double().square().sum(0)
-        return found / len(self.rows)
+        projected = self.deviations @ directions.to(self.deviations.dtype)
+        return projected.double().square().sum(0) / len(self.deviations)
 
     def matrix(self) -> torch.Tensor:
         """In float64 throughout."""
-        width = self.rows.shape[1]
-        found = torch.zeros(width, width, dtype=torch.float64, device=self.rows.device)
-        for rows, places in zip(torch.split(self.rows, BLOCK), torch.split(self.places, BLOCK), strict=True):
-            deviations = rows.double() - self.means[places]
-            found.addmm_(deviations.T, deviations)
-        return found / len(self.rows)
-
-    def _deviations(self, rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        return (rows.double() - self.means[places]).to(rows.dtype)
+        width = self.deviations.shape[1]
+        found = torch.zeros(width, width, dtype=torch.float64, device=self.deviations.device)
+        for rows in torch.split(self.deviations, BLOCK):
+            wide = rows.double()
+            found.addmm_(wide.T, wide)
+        return found / len(self.deviations)
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,7 @@ class SummedScatter:
     outer: torch.Tensor
     scaled: torch.Tensor
     examples: int
+    noise: float
 
     def along(self, directions: torch.Tensor) -> torch.Tensor:
         """About the shifts, less what the means contribute."""

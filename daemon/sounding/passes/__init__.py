@@ -7,12 +7,14 @@ from sounding.opening import Opened
 from sounding.passes.attention import Attention, AttentionShape
 from sounding.passes.attention_weights import attentions, heads_told_by
 from sounding.passes.checkpoints import Checkpoints
+from sounding.passes.class_moments import FeatureMoments, SplitMoments
 from sounding.passes.curvature import Curvature, Curved, Facts
 from sounding.passes.elsewhere import Elsewhere, mixed, offset
 from sounding.passes.equilibrium import Equilibrium, angle_of, decay_rate, equilibrium_of
 from sounding.passes.gradients import Gradients
 from sounding.passes.head import Head
 from sounding.passes.input_projection import InputProjection, Swapped, project
+from sounding.passes.layer_moments import LayerMoments
 from sounding.passes.layers import Layer, layers_of
 from sounding.passes.linear_path import PATH_METRICS, LinearPath
 from sounding.passes.linearisation import Linearisation
@@ -32,6 +34,7 @@ from sounding.passes.spectral import SpectralNorms, Top
 from sounding.passes.surroundings import Around
 from sounding.passes.symmetries import Symmetries
 from sounding.passes.tangent_kernel import TangentKernel
+from sounding.passes.token_ranks import TokenRanks
 from sounding.passes.weights import Weights
 from sounding.recipe import Recipe
 
@@ -49,6 +52,7 @@ __all__ = [
     "Elsewhere",
     "Equilibrium",
     "Facts",
+    "FeatureMoments",
     "Gradients",
     "Group",
     "Head",
@@ -56,6 +60,7 @@ __all__ = [
     "InputProjection",
     "Invariance",
     "Layer",
+    "LayerMoments",
     "Line",
     "LinearPair",
     "LinearPath",
@@ -79,10 +84,12 @@ __all__ = [
     "ScaleInvariance",
     "Series",
     "SpectralNorms",
+    "SplitMoments",
     "Swapped",
     "Symmetries",
     "TangentKernel",
     "Tapped",
+    "TokenRanks",
     "Top",
     "Weights",
     "angle_of",

@@ -1,0 +1,158 @@
+"""Neural collapse as readings: against the twin from the formulas on both splits, and what keeps it from being read."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+import torch
+from collapse_reference import figures, fuzziness, three_passes
+from torch import nn
+
+from sounding import Curve, Finding, Reading, Skip
+from sounding.geometry.imbalance import DeepLinear
+from sounding.recipe import Probe
+from sounding.testing import Trial
+from sounding_plugins.neural_collapse import neural_collapse
+
+NC: Any = neural_collapse
+
+
+def network() -> Any:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 5))
+
+
+def data(examples: int = 300, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(examples)
+    labels = torch.randint(0, classes, (examples,), generator=generator)
+    centres = torch.randn(5, 6, generator=torch.Generator().manual_seed(9))
+    return centres[labels] + 0.5 * torch.randn(examples, 6, generator=generator), labels
+
+
+def by_name(found: Iterable[Finding], split: str, part: str = "") -> dict[str, Reading]:
+    return {
+        each.metric: each
+        for each in found
+        if isinstance(each, Reading) and (each.split, each.part, each.group) == (split, part, "")
+    }
+
+
+def reasons(found: Iterable[Finding]) -> list[str]:
+    return [each.reason for each in found if isinstance(each, Skip)]
+
+
+def test_both_splits_are_those_of_the_formulas(sounding_plugin: Trial):
+    model = network()
+    (x, y), (held_x, held_y) = data(), data(200)
+    found = sounding_plugin(NC, model=model, probe=Probe(train=(x, y), heldout=(held_x, held_y)))
+    weight, bias = model[4].weight.detach(), model[4].bias.detach()
+    truths = {}
+    for split, inputs, labels in (("train", x, y), ("heldout", held_x, held_y)):
+        rows = model[:4](inputs).detach()
+        truth = three_passes(lambda rows=rows, labels=labels: [(rows, labels)], weight, bias, torch.float64)
+        truths[split] = truth
+        expected = figures(truth, weight, bias) | {"fuzziness": fuzziness(truth)}
+        if split == "heldout":
+            near = torch.cdist(rows.double(), truths["train"].means).argmin(1)
+            expected["nc4_disagreement"] = float((near != model(held_x).argmax(1)).double().mean())
+        readings = by_name(found, split)
+        for name, value in expected.items():
+            assert readings[name].value == pytest.approx(value, rel=1e-4), (split, name)
+        assert readings["nc3_self_duality_squared"].value == pytest.approx(expected["nc3_self_duality"] ** 2, rel=1e-4)
+        assert readings["classes"].value == 5
+        assert readings["examples_per_class"].value == len(labels) / 5
+        assert readings["nc4_disagreement"].quality == "ok"
+        null = readings["nc1_pinv_null"]
+        assert null.low <= null.value <= null.high
+        assert null.value > 3 * readings["nc1_pinv"].value
+    assert reasons(found) == []
+
+
+def test_by_depth(sounding_plugin: Trial):
+    model = network()
+    x, y = data()
+    found = sounding_plugin(NC, model=model, probe=Probe(train=(x, y)), depth=True)
+    (curve,) = [each for each in found if isinstance(each, Curve)]
+    for place, (name, depth) in enumerate((("0", 1), ("2", 3), ("4", 4))):
+        rows = model[:depth](x).detach()
+        truth = three_passes(lambda rows=rows: [(rows, y)], torch.ones(5, rows.shape[1]), torch.zeros(5), torch.float64)
+        at = by_name(found, "train", name)
+        assert at["fuzziness"].value == pytest.approx(fuzziness(truth), rel=1e-4)
+        assert at["fuzziness"].depth == place
+        assert curve.y[place] == at["fuzziness"].value
+    logs = torch.tensor(curve.y, dtype=torch.float64).log()
+    ratio = by_name(found, "train")["fuzziness_ratio"].value
+    assert ratio == pytest.approx(float(((logs[2] - logs[0]) / 2).exp()))  # three points: the slope of the ends
+
+
+def test_classes_without_examples_are_left_out_and_said(sounding_plugin: Trial):
+    found = sounding_plugin(NC, model=network(), probe=Probe(train=data(classes=3)))
+    assert reasons(found) == ["2 classes of the head have no examples and are left out"]
+    assert by_name(found, "train")["classes"].value == 3
+
+
+def test_targets_that_are_no_classes(sounding_plugin: Trial):
+    x, _ = data()
+
+    def squared(outputs: Any, targets: Any, inputs: Any):
+        return ((outputs - targets) ** 2).mean(1)
+
+    found = sounding_plugin(
+        NC, model=network(), probe=Probe(train=(x, torch.zeros(300, 5))), functions={"loss": squared}, depth=True
+    )
+    assert len(found) == 2
+    assert "no classes of the head" in reasons(found)[0]
+    assert "not one class each" in reasons(found)[1]
+    found = sounding_plugin(NC, model=network(), probe=Probe(train=data(classes=1)))
+    assert "it takes two" in reasons(found)[0]
+
+
+class Speech(nn.Module):
+    """A language model with nothing in it: hidden states are embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.embed = nn.Embedding(11, 6)
+        self.head = nn.Linear(6, 7, bias=False)
+
+    def forward(self, tokens: Any):
+        return self.head(self.embed(tokens))
+
+
+def test_tokens_are_classes_and_rare_ones_are_dropped(sounding_plugin: Trial):
+    model = Speech()
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 11, (12, 40), generator=generator)
+    targets = (tokens + torch.randint(0, 2, (12, 40), generator=generator)) % 6
+    targets[0, :4] = 6  # too few
+    targets[:, 30:] = -100  # padding
+    found = sounding_plugin(NC, model=model, probe=Probe(train=(tokens, targets), unit="token"))
+    readings = by_name(found, "train")
+    rows, labels = model.embed(tokens).detach()[targets >= 0].double(), targets[targets >= 0]
+    means = torch.stack([rows[labels == label].mean(0) for label in range(6)])
+    centred = means - means.mean(0)
+    units = torch.nn.functional.normalize(centred, dim=1)
+    logs = -torch.nn.functional.pdist(units).log()
+    cosines = torch.nn.functional.cosine_similarity(model.head.weight.detach()[:6].double(), centred, dim=1)
+    assert readings["gnc2_mean"].value == pytest.approx(float(logs.mean()), rel=1e-5)
+    assert readings["gnc2_variance"].value == pytest.approx(float(logs.var(correction=0)), rel=1e-5)
+    assert readings["unc3_mean"].value == pytest.approx(float(cosines.mean()), rel=1e-5)
+    assert readings["unc3_variance"].value == pytest.approx(float(cosines.var(correction=0)), rel=1e-5)
+    assert readings["examples_per_class"].value == pytest.approx((len(labels) - 4) / 6)
+    assert "nc1_pinv" not in readings
+    assert any("1 classes have too few tokens" in each for each in reasons(found))
+
+
+def test_theory_stands_beside_the_norms(sounding_plugin: Trial):
+    x, y = data()
+    model = network()
+    found = sounding_plugin(
+        NC, model=model, probe=Probe(train=(x, y)), theory_layers=2, theory_decay=1e-3, theory_feature_decay=1e-3
+    )
+    expected = DeepLinear(2, 1e-3, 1e-3, tuple(torch.bincount(y).tolist())).mean_norms()
+    rows = model[:4](x).detach()
+    for label in range(5):
+        values = {each.metric: each.value for each in found if isinstance(each, Reading) and each.group == str(label)}
+        assert values["class_mean_norm"] == pytest.approx(float(rows[y == label].mean(0).norm()), rel=1e-5)
+        assert values["class_mean_norm_theory"] == pytest.approx(expected[label])
