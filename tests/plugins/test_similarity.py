@@ -38,7 +38,7 @@ def test_a_turned_representation_is_the_same(sounding_plugin: Trial):
     assert first["cka_debiased"].value == pytest.approx(1.0, abs=1e-5)
     assert first["procrustes_distance"].value == pytest.approx(0.0, abs=1e-5)
     after = readings(found, "head")  # the nonlinearity does feel the turn
-    assert after["cka_debiased"].value < 0.98
+    assert after["cka_debiased"].value < 0.99
     assert after["procrustes_distance"].value > 0.01
     assert readings(found, "")["examples"].value == 60
 
