@@ -116,7 +116,7 @@ def watched(module: nn.Module, names: Collection[str] = ()) -> Iterator[dict[str
     hooks = [
         child.register_forward_hook(_naming(note, name), with_kwargs=True)
         for name, child in module.named_modules()
-        if isinstance(getattr(child, "weight", None), torch.Tensor)
+        if isinstance(getattr(child, "weight", None), torch.Tensor) and (name or not list(child.children()))
     ]
     try:
         yield seen
