@@ -79,6 +79,26 @@ class Opened:
         storage = self._storage(ref, dtype.itemsize)
         return torch.empty(0, dtype=dtype).set_(storage, ref.offset, ref.shape, ref.stride)
 
+    def release(self, ref: Stored) -> None:
+        """Give back the memory of the pages that a tensor alone fills; touched again, they are read again.
+
+        A file that is gone through once otherwise stays in memory as far as it was read. What was written to these
+        pages is lost.
+        """
+        if isinstance(ref, Pieces):
+            for piece in ref.pieces:
+                self.release(piece.ref)
+        elif isinstance(ref, Product):
+            self.release(ref.left)
+            self.release(ref.right)
+        elif ref.file in self._maps and 0 not in ref.shape:
+            item = getattr(torch, ref.dtype).itemsize
+            begin = ref.storage_start + ref.offset * item
+            end = begin + (1 + sum((size - 1) * step for size, step in zip(ref.shape, ref.stride, strict=True))) * item
+            first, last = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+            if first < last:
+                self._maps[ref.file].madvise(mmap.MADV_DONTNEED, first, last - first)
+
     def close(self) -> None:
         """Release every mapping. Raises SoundingError, leaving the mapping in place, while a tensor still uses it."""
         spans = self._held | {key: weakref.ref(view) for key, (view, _) in self._spans.items()}

@@ -15,11 +15,11 @@ from sounding.records import Quality
 from sounding.spectra import (
     SMALL,
     Floats,
+    Grams,
     bulk_of,
     effective_rank,
     fit_power_law,
     fit_small_power_law,
-    gram_eigenvalues,
     resolvable,
     top_eigenvalues,
 )
@@ -96,6 +96,7 @@ def weight_spectrum(
         return
     costs = {name: _gigaflops(weights.shape(name), mode, full_up_to, top) for name in chosen}
     affordable = _affordable(costs, gigaflops, checkpoint.ordinal)
+    grams = Grams(torch.float32 if single_precision else torch.float64)
     for name in chosen:
         if name not in affordable:
             yield Skip(
@@ -105,9 +106,12 @@ def weight_spectrum(
         elif not _is_finite(weights[name]):
             yield Skip("it has values that are NaN or infinite", part=name)
         else:
-            scale = 0.5 if mode == "weightwatcher" and weights[name].ndim == 4 else 1.0
-            spectrum = _spectrum(_slices(weights[name], mode), scale, single_precision, full_up_to, top)
-            yield from _findings(spectrum, name, mode, _epsilon(weights[name], single_precision, mode))
+            tensor = weights[name]
+            spectrum = _spectrum(tensor, mode, grams, full_up_to, top)
+            epsilon = _epsilon(tensor, single_precision, mode)
+            del tensor
+            weights.release(name)
+            yield from _findings(spectrum, name, mode, epsilon)
 
 
 def _findings(spectrum: Spectrum, part: str, mode: str, epsilon: float) -> Iterator[Finding]:
@@ -181,20 +185,21 @@ def _curve(values: Floats, part: str) -> Curve:
     return Curve("singular_values", tuple(ranks.astype(float).tolist()), tuple(heights.tolist()), part=part)
 
 
-def _spectrum(slices: list[torch.Tensor], scale: float, single: bool, full_up_to: int, top: int) -> Spectrum:
+def _spectrum(tensor: torch.Tensor, mode: str, grams: Grams, full_up_to: int, top: int) -> Spectrum:
+    slices = _slices(tensor, mode)
     rows, columns = slices[0].shape
     if min(rows, columns) > full_up_to and len(slices) == 1:
         values, errors = top_eigenvalues(slices[0], top)
         return Spectrum(values, (rows, columns), sum_of_squares(slices[0]), errors)
-    dtype = torch.float32 if single else torch.float64
-    values = scale * np.sort(np.concatenate([gram_eigenvalues(each, dtype) for each in slices]))
+    scale = 0.5 if mode == "weightwatcher" and tensor.ndim == 4 else 1.0
+    values = scale * np.sort(np.concatenate([grams.eigenvalues(each) for each in slices]))
     return Spectrum(values, (rows, columns), float(values.sum()))
 
 
 def _slices(tensor: torch.Tensor, mode: str) -> list[torch.Tensor]:
     """The matrices that make up a tensor's spectrum: one, or WeightWatcher's k x k slices of a kernel."""
     if mode == "weightwatcher" and tensor.ndim == 4:
-        return list(tensor.detach().permute(2, 3, 0, 1).flatten(0, 1).contiguous())
+        return list(tensor.detach().permute(2, 3, 0, 1).flatten(0, 1))
     return [tensor.detach().reshape(tensor.shape[0], -1)]
 
 

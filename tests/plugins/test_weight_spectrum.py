@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from making import checkpoint
+from mapped import mapped_bytes
+from safetensors.torch import save_file
 
 from sounding import Curve, Finding, Reading, Skip
+from sounding.opening import open_checkpoint
+from sounding.passes.weights import weights
 from sounding.testing import Trial
 from sounding_plugins.weight_spectrum import weight_spectrum
 
@@ -106,6 +111,21 @@ def test_of_a_large_matrix_the_largest_eigenvalues_are_bounded(sounding_plugin: 
     assert part["stable_rank"].value == pytest.approx(whole["stable_rank"].value, rel=1e-3)
     assert "effective_rank" not in part
     assert any(isinstance(each, Skip) and "60 largest" in each.reason for each in found)
+
+
+def test_matrices_are_gone_through_one_after_the_other(tmp_path: Path):
+    path = tmp_path / "ckpt.safetensors"
+    save_file({f"w{place}": torch.ones(1 << 15, 32) for place in range(8)}, path)  # 4 MiB each
+    resident = []
+    with open_checkpoint(str(path)) as opened:
+        found = weights(opened, "")
+        for each in weight_spectrum(found, checkpoint()):
+            if isinstance(each, Reading) and each.metric == "lambda_max":
+                assert each.value == pytest.approx(32 << 15)
+                resident.append(mapped_bytes(path))
+        found.forget()
+    assert len(resident) == 8
+    assert max(resident) < 4 << 20
 
 
 def test_what_exceeds_the_budget_waits_for_its_turn(sounding_plugin: Trial):

@@ -81,6 +81,17 @@ class Weights(Mapping[str, torch.Tensor]):
         """Names of tensors handed out that were written to in place since."""
         return [name for name, tensor in self._tensors.items() if tensor._version != self._versions[name]]
 
+    def release(self, name: str) -> None:
+        """Give back the memory that a tensor takes; who asks for it again, or still holds it, reads it again.
+
+        For plugins that go through the file once and take their time over each tensor.
+        """
+        if name in self._tensors and self._tensors[name]._version == self._versions[name]:  # else it is told on
+            del self._tensors[name], self._versions[name]
+        ref = self._refs[name]
+        if self._opened is not None and not isinstance(ref, torch.Tensor):
+            self._opened.release(ref)
+
     def forget(self) -> None:
         """Let go of every tensor handed out; what is asked for again is mapped again."""
         self._tensors.clear()
