@@ -17,8 +17,8 @@ WORKER_SIDE_MODULES = {
     "passes", "probe", "recipe", "seeds", "sketch", "spectra", "testing", "trial",
 }  # fmt: skip
 PUBLIC_MODULES = {
-    "contract", "curvature", "errors", "fitting", "fourier", "geometry", "kernels", "logit_bounds", "numbers", "passes",
-    "periods", "records", "sketch", "spectra", "tap",
+    "contract", "curvature", "errors", "extrapolation", "fitting", "fourier", "geometry", "kernels", "logit_bounds",
+    "numbers", "passes", "periods", "records", "sketch", "spectra", "tap",
 }  # fmt: skip
 PARENTS = (
     "sounding",
