@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.func import vmap
 
 from sounding import Metric, Reading, SoundingError, plugin, shared_pass
-from sounding.passes import Model, Predictions, Weights
+from sounding.passes import Gradients, Model, Predictions, Weights
 from sounding.recipe import Probe
 from sounding.testing import Trial
 
@@ -122,6 +123,49 @@ def test_passes_of_ones_own_and_a_whole_recipe(sounding_plugin: Trial):
         also=[doubled],
     )
     assert found == [Reading("m", 3.0)]
+
+
+def test_what_a_plugin_costs_is_counted_in_examples(sounding_plugin: Trial):
+    @simple
+    def nothing(weights: Weights):
+        yield Reading("m", 1.0)
+
+    @simple
+    def one_traversal(predictions: Predictions, gradients: Gradients):
+        yield Reading("m", 1.0)
+
+    @simple
+    def more(model: Model, predictions: Predictions):
+        x = torch.ones(3, 2)
+        slopes = torch.autograd.grad(
+            model.module(x).square().sum(), list(model.parameters().values()), create_graph=True
+        )
+        torch.autograd.grad(sum(each.sum() for each in slopes), list(model.parameters().values()))
+        vmap(lambda row: model.module(row[None]).sum())(torch.ones(7, 2))
+        yield Reading("m", 1.0)
+
+    network = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
+    probe = Probe(train=(torch.ones(20, 2), torch.zeros(20).long()), heldout=(torch.ones(5, 2), torch.zeros(5).long()))
+    costs = []
+    for each in (nothing, one_traversal, more):
+        sounding_plugin(each, model=network, probe=probe)
+        costs.append((sounding_plugin.forwards, sounding_plugin.backwards))
+    assert costs == [(0, 0), (25, 20), (25 + 3 + 7, 2 * 3)]
+
+
+def test_networks_that_the_test_builds_itself_are_counted_too(sounding_plugin: Trial):
+    @simple
+    def traversed(predictions: Predictions):
+        yield Reading("m", 1.0)
+
+    def architecture(checkpoint: Any, run: Any):
+        return nn.Linear(2, run.attributes["classes"])
+
+    probe = Probe(train=(torch.ones(6, 2), torch.zeros(6).long()))
+    checkpoint = {"model": nn.Linear(2, 4).state_dict()}
+    functions = {"architecture": architecture}
+    sounding_plugin(traversed, checkpoint=checkpoint, probe=probe, functions=functions, attributes={"classes": 4})
+    assert (sounding_plugin.forwards, sounding_plugin.backwards) == (6, 0)
 
 
 def test_what_is_missing_is_said(sounding_plugin: Trial):

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 
 class Trial(Protocol):
-    """Runs a plugin as the worker would."""
+    """Runs a plugin as the worker would.
+
+    Afterwards `forwards` and `backwards` say what the job cost: examples that went through the network, those of the
+    traversal included. A plugin's page can state them, and a test hold them to it.
+    """
+
+    forwards: int
+    backwards: int
 
     def __call__(
         self,
@@ -53,6 +60,6 @@ class Trial(Protocol):
 @pytest.fixture
 def sounding_plugin(tmp_path: Path) -> Trial:
     """Run a plugin on a model, a probe or a state dict, twice, and return what it found."""
-    from sounding.trial import trial_in  # imports torch, which no other test session should pay for
+    from sounding.trial import PluginTrial  # imports torch, which no other test session should pay for
 
-    return trial_in(tmp_path)
+    return PluginTrial(tmp_path)

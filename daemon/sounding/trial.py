@@ -1,11 +1,12 @@
 """The engine behind the fixture of `sounding.testing`: a plugin run as the worker would, and watched more closely."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from sounding.digest import digest_of
 from sounding.errors import SoundingError
 from sounding.measuring.bench import Bench
 from sounding.measuring.collecting import AnyPass, AnyPlugin, Found
+from sounding.measuring.counting import Count, counted
 from sounding.measuring.discovery import Loaded, assemble, load
 from sounding.measuring.leaks import given_tensors
 from sounding.measuring.measure import Damage, measured
@@ -36,14 +38,17 @@ from sounding.records import (
 )
 from sounding.stamps import stamp_of
 
-if TYPE_CHECKING:
-    from sounding.testing import Trial
 
+@dataclass
+class PluginTrial:
+    """A `Trial` that writes its checkpoints into `directory`."""
 
-def trial_in(directory: Path) -> "Trial":
-    """A trial that writes its checkpoints into `directory`."""
+    directory: Path
+    forwards: int = 0
+    backwards: int = 0
 
-    def run(
+    def __call__(
+        self,
         plugin: AnyPlugin,
         *,
         model: nn.Module | None = None,
@@ -58,21 +63,25 @@ def trial_in(directory: Path) -> "Trial":
         checkpoints: Sequence[Mapping[str, Any]] = (),
         **options: object,
     ) -> list[Finding]:
-        recipe = _recipe(model, probe, functions or {})
+        """Run the plugin twice and return what it found."""
+        directory, count = self.directory, Count()
+        recipe = _recipe(model, probe, functions or {}, count)
+        past = None
         if plugin.over == "run":
             known = tuple(_saved(directory / f"step{step}.pt", tree, step) for step, tree in enumerate(checkpoints))
             job = _job_of_run(plugin, directory, known, options, attributes or {})
-            return _twice(job, _loaded(plugin, also), plugin, recipe, given_past(history or {}, logs or {}, known))
-        if checkpoint is None:
-            checkpoint = {"model": model.state_dict()} if model is not None else None
-        if checkpoint is None:
-            raise SoundingError("give `sounding_plugin` a `model` or a `checkpoint` to measure.")
-        now = _saved(directory / "now.pt", checkpoint, 1)
-        others = () if previous is None else (_saved(directory / "previous.pt", previous, 0),)
-        job = Job(1, now, (_task(plugin, now, others, options),), others, dict(attributes or {}))
-        return _twice(job, _loaded(plugin, also), plugin, recipe)
-
-    return run
+            past = given_past(history or {}, logs or {}, known)
+        else:
+            if checkpoint is None:
+                checkpoint = {"model": model.state_dict()} if model is not None else None
+            if checkpoint is None:
+                raise SoundingError("give `sounding_plugin` a `model` or a `checkpoint` to measure.")
+            now = _saved(directory / "now.pt", checkpoint, 1)
+            others = () if previous is None else (_saved(directory / "previous.pt", previous, 0),)
+            job = Job(1, now, (_task(plugin, now, others, options),), others, dict(attributes or {}))
+        findings = _twice(job, _loaded(plugin, also), plugin, recipe, past)
+        self.forwards, self.backwards = count.forwards // 2, count.backwards // 2
+        return findings
 
 
 def _twice(job: Job, loaded: Loaded, plugin: AnyPlugin, recipe: Recipe, past: Past | None = None) -> list[Finding]:
@@ -121,13 +130,26 @@ def _loaded(plugin: AnyPlugin, also: Iterable[AnyPass]) -> Loaded:
     return loaded
 
 
-def _recipe(model: nn.Module | None, probe: Probe | None, functions: Mapping[str, Any]) -> Recipe:
+def _recipe(model: nn.Module | None, probe: Probe | None, functions: Mapping[str, Any], count: Count) -> Recipe:
+    """The recipe of these parts, whose networks are counted."""
     own: dict[str, Any] = {}
     if model is not None:
         own["architecture"] = lambda checkpoint: copy.deepcopy(model)
     if probe is not None:
         own["probe"] = lambda run: probe
-    return Recipe("the test's recipe", 1, {**own, **functions})
+    own.update(functions)
+    if "architecture" in own:
+        own["architecture"] = _counting(own["architecture"], count)
+    return Recipe("the test's recipe", 1, own)
+
+
+def _counting(build: Callable[..., Any], count: Count) -> Callable[..., Any]:
+    @functools.wraps(build)  # its parameters say what it is given
+    def build_counted(*given: Any) -> Any:
+        built = build(*given)
+        return counted(built, count) if isinstance(built, nn.Module) else built
+
+    return build_counted
 
 
 def _saved(path: Path, tree: Mapping[str, Any], step: int) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""What taps see is what the network computes, whatever the batches; each accumulator sees its own and harms no other."""
+"""Taps see what the network computes, whatever the batches; each accumulator sees its own and harms no other."""
 
 from collections.abc import Mapping
 from typing import Any
