@@ -23,6 +23,7 @@ from sounding.passes.likeness import LIKENESS_METRICS, Likeness
 from sounding.passes.linear_path import PATH_METRICS, LinearPath
 from sounding.passes.linearisation import Linearisation
 from sounding.passes.logit_statistics import LogitStatistics
+from sounding.passes.loss_gradients import LossGradients
 from sounding.passes.magnitudes import Magnitude, Magnitudes
 from sounding.passes.model import Model
 from sounding.passes.optimizer import Group, Optimizer
@@ -80,6 +81,7 @@ __all__ = [
     "Linearisation",
     "LogitStatistics",
     "Logs",
+    "LossGradients",
     "Magnitude",
     "Magnitudes",
     "Model",

@@ -68,6 +68,29 @@ def linear_pairs(model: Model, sample: Sample, directions: Directions) -> Floats
     return np.asarray(whole.numpy(), dtype=np.float64)
 
 
+def layer_pairs(model: Model, sample: Sample) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """(inputs, gradients of the summed outputs at what came out) of trained linear layers, by name.
+
+    Of those for which the outer product of both, row by row, is each example's gradient of the weight: each example
+    uses the layer once, and nothing else uses its weight.
+    """
+    layers = {name: _Layer(each) for name, each in model.module.named_modules() if type(each) is nn.Linear}
+    layers = {name: layer for name, layer in layers.items() if layer.module.weight.requires_grad}
+    with _listening(list(layers.values())), torch.enable_grad():
+        outputs = flat(model.outputs(sample.inputs), len(sample))
+    used = {name: layer for name, layer in layers.items() if layer.used_once(len(sample))}
+    zeros, weights = [layer.zeros[0] for layer in used.values()], [layer.module.weight for layer in used.values()]
+    if not used:
+        return {}
+    slopes = torch.autograd.grad(outputs.sum(), [*zeros, *weights], allow_unused=True)
+    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for (name, layer), slope, whole in zip(used.items(), slopes, slopes[len(used) :], strict=False):
+        gradient = torch.zeros_like(layer.zeros[0]) if slope is None else slope
+        if layer.agrees(gradient, {} if whole is None else {id(layer.module.weight): whole}):
+            found[name] = (layer.inputs[0], gradient)
+    return found
+
+
 def _layers(model: Model) -> list[_Layer] | None:
     """The linear layers, if no parameter that is trained belongs to anything else."""
     users: dict[int, int] = {}
