@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sounding import Metric, Reading, Skip, plugin
+from sounding import Curve, Metric, Reading, Skip, plugin
 from sounding.passes import LossGradients
 from sounding.probe import Probe
 from sounding.testing import Trial
@@ -69,14 +69,16 @@ def one_by_one(net: nn.Module, probe: Probe) -> dict[str, torch.Tensor]:
     return {name: torch.stack(each) for name, each in rows.items()}
 
 
-@plugin(version=1, metrics=[Metric("seen", "1", "products", "test"), Metric("signs", "1", "signs", "test")])
+@plugin(
+    version=1, metrics=[Metric("seen", "1", "products", "test", kind="curve"), Metric("signs", "1", "signs", "test")]
+)
 def looking(loss_gradients: LossGradients) -> Any:
     """Every product, and which gradients were never formed."""
     for name, products in loss_gradients.products.items():
         kind = "pairs" if name in loss_gradients.by_pairs else "rows"
         yield Reading("signs", loss_gradients.signs[name], part=name)
-        for index, value in enumerate(products.reshape(-1)):
-            yield Reading("seen", float(value), part=name, index=index, kind=kind)
+        places = tuple(float(place) for place in range(products.size))
+        yield Curve("seen", places, tuple(products.reshape(-1).tolist()), part=name, kind=kind)
 
 
 @pytest.mark.parametrize(
@@ -88,14 +90,14 @@ def test_products_and_signs_are_those_of_gradients_taken_one_by_one(
     sounding_plugin: Trial, made: Any, by_pairs: set[str]
 ):
     net, probe = made()
-    found = [each for each in sounding_plugin(looking, model=net, probe=probe) if isinstance(each, Reading)]
+    found = sounding_plugin(looking, model=net, probe=probe)
+    curves = {each.part: each for each in found if isinstance(each, Curve)}
     for name, rows in one_by_one(net, probe).items():
-        own = [each for each in found if each.part == name]
-        seen = np.array([each.value for each in own if each.metric == "seen"]).reshape(COUNT, COUNT)
+        seen = np.array(curves[name].y).reshape(COUNT, COUNT)
         exact = (rows @ rows.T).numpy()
         assert np.abs(seen - exact).max() <= 2e-5 * np.abs(exact).max(), name
-        assert {each.kind for each in own if each.metric == "seen"} == {"pairs" if name in by_pairs else "rows"}
-        signs = next(each.value for each in own if each.metric == "signs")
+        assert curves[name].kind == ("pairs" if name in by_pairs else "rows")
+        signs = readings(found, name)["signs"].value
         rows = torch.where(rows.abs() < 1e-9 * rows.abs().max(), 0.0, rows)
         assert signs == pytest.approx(float(rows.sign().sum(0).abs().sum()), abs=2.0)
 
