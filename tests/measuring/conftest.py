@@ -72,10 +72,10 @@ def job_of():
             tuple(tasks),
             () if previous is None else (previous,),
             attributes or {},
-            None if recipe is None else str(recipe),
-            sheet,
-            passes or {},
-            models or {},
+            recipe=None if recipe is None else str(recipe),
+            recipe_sheet=sheet,
+            passes=passes or {},
+            models=models or {},
         )
 
     return make
