@@ -5,6 +5,7 @@ from sounding.curvature.curved import Curved, Facts
 from sounding.keeping.past import Course, Line
 from sounding.keeping.series import Series
 from sounding.opening import Opened
+from sounding.passes.angles import Angles
 from sounding.passes.attention import Attention, AttentionShape
 from sounding.passes.attention_statistics import AttentionStatistics
 from sounding.passes.attention_weights import attentions, heads_told_by
@@ -49,6 +50,7 @@ from sounding.recipe import Recipe
 __all__ = [
     "LIKENESS_METRICS",
     "PATH_METRICS",
+    "Angles",
     "Around",
     "Attention",
     "AttentionCall",
