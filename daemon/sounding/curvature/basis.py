@@ -54,14 +54,14 @@ class Basis:
     def combined(self, rotation: Floats) -> torch.Tensor:
         """The rows that a matrix [len(self), k] makes of these: [k, size]."""
         whole = torch.empty(rotation.shape[1], self.size, dtype=self._dtype, device=self._device)
-        turned = torch.as_tensor(rotation.T, dtype=self._dtype, device=self._device)
+        turned = torch.as_tensor(rotation.T.copy(), dtype=self._dtype, device=self._device)
         for left in range(0, self.size, COLUMNS):
             torch.matmul(turned, self._columns(left), out=whole[:, left : left + COLUMNS])
         return whole
 
     def compress(self, rotation: Floats) -> None:
         """Replace the rows by their combinations, of which there are fewer; in place, a piece of columns at a time."""
-        turned = torch.as_tensor(rotation.T, dtype=self._dtype, device=self._device)
+        turned = torch.as_tensor(rotation.T.copy(), dtype=self._dtype, device=self._device)
         for left in range(0, self.size, COLUMNS):
             for place, row in enumerate(turned @ self._columns(left)):
                 self[place][left : left + COLUMNS].copy_(row)

@@ -67,7 +67,8 @@ class Wanted:
     """How many values at each end, how exact, and at what cost.
 
     A value of the top is converged when its bound is below `tolerance` of its own magnitude, one of the bottom when it
-    is below that share of the largest magnitude. `steady` is for how many steps in a row that must hold.
+    is below that share of the largest magnitude; the process waits for it only if `both_ends`, as that can double the
+    cost. `steady` is for how many steps in a row that must hold.
     """
 
     top: int = 5
@@ -76,6 +77,7 @@ class Wanted:
     most_products: int = 100
     most_vectors: int = 100
     steady: int = 2
+    both_ends: bool = False
 
 
 def error_bounds(values: Floats, residuals: Floats) -> Floats:

@@ -108,7 +108,7 @@ class _Lanczos:
         """Whether all that is wanted has converged, in the present Krylov space as in those that were exhausted."""
         if self._exhausted or len(top) < min(self._wanted.top, self._basis.size):
             return False
-        if not all(each.converged for each in (*top, *bottom)):
+        if not all(each.converged for each in (*top, *(bottom if self._wanted.both_ends else ()))):
             return False
         return self._first == 0 or self._largest_here() <= self._kth(top)
 

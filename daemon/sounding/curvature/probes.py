@@ -55,8 +55,8 @@ class Density:
 class Criteria:
     """Böttcher and Wheeler's ratio and that of LLA, means over quadratures; they depend on the quadratures' depth."""
 
-    re: float  # |smallest node / largest node|
-    kh: float  # of the negative nodes over the positive ones, sums of |node x weight|^n
+    re: float | None  # |smallest node / largest node|; None where nothing is above 0
+    kh: float | None  # of the negative nodes over the positive ones, sums of |node x weight|^n
     mostly_negative: bool  # more of the sum of |node x weight| lies below 0 than above: neither applies there
 
 
@@ -86,14 +86,18 @@ def density(operator: LinearOperator, found: Extremes, depth: int = 40, probes: 
 
 def criteria(found: Density, power: float = 0.5) -> Criteria:
     """`re` and `Kh_n` of the plain quadratures."""
-    ratios, heights, below, above = [], [], 0.0, 0.0
+    ratios: list[float] = []
+    heights: list[float] = []
+    below = above = 0.0
     for nodes, weights in found.plain:
         mass = np.abs(nodes * weights)
         low, high = mass[nodes < 0], mass[nodes > 0]
-        ratios.append(abs(nodes[0] / nodes[-1]) if nodes[-1] else math.nan)
-        total = float((high**power).sum())
-        heights.append(float((low**power).sum()) / total if total else math.nan)
         below, above = below + float(low.sum()), above + float(high.sum())
+        if len(high):
+            ratios.append(abs(float(nodes[0] / nodes[-1])))
+            heights.append(float((low**power).sum() / (high**power).sum()))
+    if not heights:
+        return Criteria(None, None, below > above)
     return Criteria(float(np.mean(ratios)), float(np.mean(heights)), below > above)
 
 

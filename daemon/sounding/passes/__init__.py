@@ -17,7 +17,7 @@ from sounding.passes.elsewhere import Elsewhere, mixed, offset
 from sounding.passes.equilibrium import Equilibrium, angle_of, decay_rate, equilibrium_of
 from sounding.passes.gradients import Gradients
 from sounding.passes.head import Head
-from sounding.passes.input_projection import InputProjection, Swapped, project
+from sounding.passes.input_projection import InputProjection, Swapped, projection_of
 from sounding.passes.layer_moments import LayerMoments
 from sounding.passes.layers import Layer, layers_of
 from sounding.passes.likeness import LIKENESS_METRICS, Likeness
@@ -121,7 +121,7 @@ __all__ = [
     "layers_of",
     "mixed",
     "offset",
-    "project",
+    "projection_of",
     "rates_of",
     "sample_of",
     "updates_between",
