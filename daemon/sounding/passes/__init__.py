@@ -18,6 +18,7 @@ from sounding.passes.equilibrium import Equilibrium, angle_of, decay_rate, equil
 from sounding.passes.gradients import Gradients
 from sounding.passes.head import Head
 from sounding.passes.input_projection import InputProjection, Swapped, projection_of
+from sounding.passes.layer_grams import LayerGram, LayerGrams
 from sounding.passes.layer_moments import LayerMoments
 from sounding.passes.layers import Layer, layers_of
 from sounding.passes.likeness import LIKENESS_METRICS, Likeness
@@ -75,6 +76,8 @@ __all__ = [
     "Invariance",
     "Kind",
     "Layer",
+    "LayerGram",
+    "LayerGrams",
     "LayerMoments",
     "Likeness",
     "Line",

@@ -98,7 +98,7 @@ class AnglesAccumulator:
 def _units(states: torch.Tensor) -> torch.Tensor:
     """In unit length, float64 where the device has it; zeros have no direction, and are left out."""
     exact = states if states.device.type == "mps" else states.double()
-    lengths = exact.norm(dim=-1, keepdim=True)
+    lengths: torch.Tensor = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
     return exact[lengths[:, 0] > 0] / lengths[lengths[:, 0] > 0]
 
 

@@ -1,7 +1,7 @@
 """Tangent kernels of networks of linear layers, from what goes into each layer and the gradients of what comes out."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sounding.kernels import Floats
+from sounding.numbers import accumulating
 from sounding.passes.directions import Directions, flat
 from sounding.passes.model import Model
 from sounding.passes.sample import Sample
@@ -17,7 +18,7 @@ _SAME = 1e-4  # relative difference of a weight's gradient and the sum over pair
 
 
 @dataclass
-class _Layer:
+class Heard:
     """What one layer was given, and zeros added to what it gave: their gradients are the outputs'."""
 
     module: nn.Linear
@@ -25,6 +26,7 @@ class _Layer:
     zeros: list[torch.Tensor] = field(default_factory=list)
 
     def used_once(self, examples: int) -> bool:
+        """Whether the layer was called once, with one row for each example."""
         return len(self.inputs) == 1 and self.inputs[0].ndim == 2 and len(self.inputs[0]) == examples
 
     def gram(self) -> torch.Tensor:
@@ -51,7 +53,7 @@ def linear_pairs(model: Model, sample: Sample, directions: Directions) -> Floats
     layers = _layers(model)
     if layers is None:
         return None
-    with _listening(layers), torch.enable_grad():
+    with listening(layers), torch.enable_grad():
         outputs = flat(model.outputs(sample.inputs), len(sample))
     if not all(layer.used_once(len(sample)) for layer in layers):
         return None
@@ -74,9 +76,9 @@ def layer_pairs(model: Model, sample: Sample) -> dict[str, tuple[torch.Tensor, t
     Of those for which the outer product of both, row by row, is each example's gradient of the weight: each example
     uses the layer once, and nothing else uses its weight.
     """
-    layers = {name: _Layer(each) for name, each in model.module.named_modules() if type(each) is nn.Linear}
+    layers = {name: Heard(each) for name, each in model.module.named_modules() if type(each) is nn.Linear}
     layers = {name: layer for name, layer in layers.items() if layer.module.weight.requires_grad}
-    with _listening(list(layers.values())), torch.enable_grad():
+    with listening(list(layers.values())), torch.enable_grad():
         outputs = flat(model.outputs(sample.inputs), len(sample))
     used = {name: layer for name, layer in layers.items() if layer.used_once(len(sample))}
     zeros, weights = [layer.zeros[0] for layer in used.values()], [layer.module.weight for layer in used.values()]
@@ -91,21 +93,23 @@ def layer_pairs(model: Model, sample: Sample) -> dict[str, tuple[torch.Tensor, t
     return found
 
 
-def _layers(model: Model) -> list[_Layer] | None:
+def _layers(model: Model) -> list[Heard] | None:
     """The linear layers, if no parameter that is trained belongs to anything else."""
     users: dict[int, int] = {}
     for _, each in model.module.named_parameters(remove_duplicate=False):
         users[id(each)] = users.get(id(each), 0) + 1
     modules = [each for each in model.module.modules() if type(each) is nn.Linear]
-    layers = [_Layer(each) for each in modules if any(own.requires_grad for own in each.parameters(recurse=False))]
+    layers = [Heard(each) for each in modules if any(own.requires_grad for own in each.parameters(recurse=False))]
     own = {id(each) for layer in layers for each in layer.module.parameters(recurse=False)}
     covered = all(id(each) in own and users[id(each)] == 1 for each in model.parameters().values())
     return layers if covered and len({id(layer.module) for layer in layers}) == len(layers) else None
 
 
 @contextlib.contextmanager
-def _listening(layers: list[_Layer]) -> Iterator[None]:
-    def hook(layer: _Layer) -> torch.utils.hooks.RemovableHandle:
+def listening(layers: Sequence[Heard]) -> Iterator[None]:
+    """Within, every call of the layers is noted down."""
+
+    def hook(layer: Heard) -> torch.utils.hooks.RemovableHandle:
         def note(module: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             # Zeros, as the output itself may be overwritten in place by what comes after.
             zeros = torch.zeros_like(output, requires_grad=True)
@@ -124,7 +128,7 @@ def _listening(layers: list[_Layer]) -> Iterator[None]:
 
 
 def _gradients(
-    layers: list[_Layer], outputs: torch.Tensor, directions: Directions, number: int
+    layers: list[Heard], outputs: torch.Tensor, directions: Directions, number: int
 ) -> list[torch.Tensor] | None:
     """Of the outputs in one direction, by layer and example; None where the first of them show another use."""
     zeros = [layer.zeros[0] for layer in layers]
@@ -142,5 +146,5 @@ def _gradients(
 
 
 def _gram(rows: torch.Tensor) -> torch.Tensor:
-    exact = rows.detach().cpu().double()
-    return exact @ exact.T
+    exact = rows.detach().to(accumulating(rows.device))
+    return (exact @ exact.T).cpu().double()
