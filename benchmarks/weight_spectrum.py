@@ -1,11 +1,17 @@
 """Processor time, memory and agreement of full spectra, beside WeightWatcher's with its default settings.
 
-Three sets of weights: those of a GPT of 10M parameters, of a ResNet-18 and of GPT-2 (124M, without the vocabulary,
-which WeightWatcher leaves out), with heavy-tailed spectra. Each program runs alone, one thread, one after the other.
+Five sets of weights: those of a GPT of 10M parameters, of a ResNet-18 and of GPT-2 (124M), random with heavy-tailed
+spectra, and those of two small networks that are trained here. Each program runs alone, one thread, one after the
+other; WeightWatcher leaves GPT-2's vocabulary out, we do not.
+
+Memory is that of processes of their own: the peak of all that was resident, mapped pages of files included; of that
+what is a process's own (`RssAnon`); and of that what it has beyond an interpreter that has imported torch, which
+takes as much on either side, and which a daemon's workers share.
 """
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -13,63 +19,82 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from peers.environments import python_with, run
+from peers.environments import python_with, run, watched
 from record import record
+from trained import trained
 
 HERE = Path(__file__).parent / "peers"
 PEER = ("torch==2.13.0", "weightwatcher==0.7.7")
 PAIRS = {"gpt10m": 3, "resnet18": 3, "gpt2": 1}
+TRAINED = {"char_gpt": 1, "digits_resnet": 1}
+MODES = ("double", "single")
+KINDS = ("resident", "own", "beyond_torch")  # of memory
+IMPORT = ("-c", "import torch, time; time.sleep(0.1)")
+TITLES = ("weights", "mode", "peer CPU s", "ours", "ratio", "alpha differs")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     peer = python_with(*PEER)
+    torch_alone = {"peer": watched(peer, IMPORT)[1], "ours": watched(sys.executable, IMPORT)[1]}
     kept = {}
-    titles = ("weights", "mode", "peer CPU s", "ours", "ratio", "peer MiB", "ours", "alpha differs")
-    print("{:<10}{:<8}{:>11}{:>8}{:>7}{:>10}{:>7}{:>15}".format(*titles))
+    print("{:<15}{:<8}{:>11}{:>8}{:>7}{:>14}   memory, of the peer's".format(*TITLES))
     with tempfile.TemporaryDirectory() as directory:
-        for name, pairs in PAIRS.items():
-            path = Path(directory) / f"{name}.pt"
-            torch.save(dict(weights_of(name)), path)
-            kept[name] = compared(peer, path, pairs)
+        for name, pairs in (PAIRS | TRAINED).items():
+            path = trained(name) if name in TRAINED else Path(directory) / f"{name}.pt"
+            if name not in TRAINED:
+                torch.save(dict(weights_of(name)), path)
+            kept[name] = {
+                mode: compared(peer, path, mode, pairs) | memory(peer, path, mode, torch_alone) for mode in MODES
+            }
             for mode, row in kept[name].items():
-                print(
-                    f"{name:<10}{mode:<8}{row['peer_cpu_s']:>11.2f}{row['cpu_s']:>8.2f}{row['ratio']:>7.2f}"
-                    f"{row['peer_peak_mib']:>10.0f}{row['peak_mib']:>7.0f}{row['alpha_differs']:>15.1e}"
+                figures = (
+                    f"{row['peer_cpu_s']:>11.2f}{row['cpu_s']:>8.2f}{row['ratio']:>7.2f}{row['alpha_differs']:>14.1e}"
                 )
+                shares = ", ".join(f"{kind} {row[f'{kind}_share']:.2f}" for kind in KINDS)
+                print(f"{name:<15}{mode:<8}{figures}   {shares}")
     if options.keep:
-        record("weight_spectrum", {"peer": PEER[1], "threads": 1, "weights": kept})
+        record("weight_spectrum", {"peer": PEER[1], "threads": 1, "own_of_torch_mib": torch_alone, "weights": kept})
 
 
-def compared(peer: str, path: Path, pairs: int) -> dict[str, dict[str, float]]:
-    """The median of ratios taken in pairs; the peer stands before every run of ours."""
-    found: dict[str, dict[str, float]] = {}
-    for mode in ("double", "single"):
-        rows = []
-        for _ in range(pairs):
-            theirs = json.loads(run(peer, HERE / "weightwatcher_run.py", [str(path)]).splitlines()[-1])
-            ours = json.loads(run(sys.executable, HERE / "spectrum_run.py", [str(path), mode]))
-            rows.append((theirs, ours, theirs["cpu_s"] / ours["cpu_s"]))
-        theirs, ours, _ = rows[-1]
-        shared = theirs["alpha"].keys() & ours["alpha"].keys()
-        assert len(shared) == len(theirs["alpha"]), "the peer measured a layer that we did not"
-        found[mode] = {
-            "peer_cpu_s": statistics.median(row[0]["cpu_s"] for row in rows),
-            "cpu_s": statistics.median(row[1]["cpu_s"] for row in rows),
-            "ratio": statistics.median(row[2] for row in rows),
-            "peer_peak_mib": theirs["peak_mib"],
-            "peak_mib": ours["peak_mib"],
-            "alpha_differs": max(abs(ours["alpha"][part] / theirs["alpha"][part] - 1) for part in shared),
-        }
+def compared(peer: str, path: Path, mode: str, pairs: int) -> dict[str, float]:
+    """Processor time: the median of ratios taken in pairs; and by how much an exponent differs at most."""
+    rows = []
+    for _ in range(pairs):
+        theirs = json.loads(run(peer, HERE / "weightwatcher_run.py", [str(path)]).splitlines()[-1])
+        ours = json.loads(run(sys.executable, HERE / "spectrum_run.py", [str(path), mode]))
+        rows.append((theirs["cpu_s"], ours["cpu_s"], theirs["cpu_s"] / ours["cpu_s"]))
+    fitted = {part: alpha for part, alpha in theirs["alpha"].items() if math.isfinite(alpha) and alpha > 0}
+    assert fitted.keys() <= ours["alpha"].keys(), "the peer fitted a layer that we did not"
+    return {
+        "peer_cpu_s": statistics.median(row[0] for row in rows),
+        "cpu_s": statistics.median(row[1] for row in rows),
+        "ratio": statistics.median(row[2] for row in rows),
+        "layers": len(fitted),
+        "alpha_differs": max(abs(ours["alpha"][part] / alpha - 1) for part, alpha in fitted.items()),
+    }
+
+
+def memory(peer: str, path: Path, mode: str, torch_alone: dict[str, float]) -> dict[str, float]:
+    """Peaks in MiB, and ours as shares of the peer's."""
+    theirs = watched(peer, [str(HERE / "weightwatcher_run.py"), str(path)])
+    ours = watched(sys.executable, [str(HERE / "spectrum_run.py"), str(path), mode])
+    found: dict[str, float] = {}
+    beyond = (theirs[1] - torch_alone["peer"], ours[1] - torch_alone["ours"])
+    for kind, before, now in zip(KINDS, (*theirs, beyond[0]), (*ours, beyond[1]), strict=True):
+        found |= {f"peer_{kind}_mib": round(before), f"{kind}_mib": round(now), f"{kind}_share": round(now / before, 3)}
     return found
 
 
 def weights_of(name: str) -> Iterator[tuple[str, torch.Tensor]]:
     """Weights whose columns have scales of a heavy-tailed law, so that spectra have tails to fit."""
     generator = torch.Generator().manual_seed(0)
-    for place, shape in enumerate({"gpt10m": gpt(6, 384), "resnet18": resnet18(), "gpt2": gpt(12, 768)}[name]):
+    for place, shape in enumerate(
+        {"gpt10m": gpt(6, 384), "resnet18": resnet18(), "gpt2": [(50257, 768), *gpt(12, 768)]}[name]
+    ):
         columns = int(torch.tensor(shape[1:]).prod())
         scale = torch.rand(columns, generator=generator).clamp_min(1e-3) ** -0.4
         yield f"layer{place}", (torch.randn(shape[0], columns, generator=generator) * scale * 0.05).reshape(shape)

@@ -2,8 +2,11 @@
 
 Run with `python benchmarks/weights.py`. Two safetensors checkpoints of the shapes of a 124M-parameter GPT-2 are written
 once and kept under the system's temporary directory. Each round reads both files into a buffer, then measures them, in
-turn; what is told is the median over the rounds of the ratio of the two, by CPU time and by the clock. `--cold` drops
-the files from the page cache before each reading.
+turn; what is told is the median over the rounds of the ratio of the two, by CPU time and by the clock, with the files
+in the page cache (warm) and dropped from it before each reading (cold).
+
+The last figures are of the same weights saved by torch alone and beside Adam's two moments, twice their size: what the
+norms take of either, in CPU time, in pages mapped and in bytes read from the disk.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from record import record
@@ -24,6 +28,8 @@ from sounding.passes.magnitudes import magnitudes
 from sounding.passes.pair import pair
 from sounding.passes.spectral import largest_singular_value
 from sounding.passes.weights import weights
+
+Measure: TypeAlias = Callable[[list[Path]], None]
 
 WIDTH, LAYERS, VOCABULARY, CONTEXT = 768, 12, 50257, 1024
 BUFFER = 1 << 20
@@ -42,13 +48,14 @@ def main() -> None:
     for state, prepare in (("warm", warmed), ("cold", dropped)):
         for name, measure, sources in (
             ("pair", pair_of, files),
-            ("magnitudes", magnitudes_of, files[:1]),
-            ("with an optimizer", magnitudes_of, [with_optimizer(arguments.at)]),
+            ("norms", magnitudes_of, files[:1]),
+            ("norms and extremes", extremes_of, files[:1]),
         ):
-            plain_sources = files[:1] if name == "with an optimizer" else sources
-            figures = compared(plain_sources, sources, measure, prepare, arguments.rounds)
+            figures = compared(plainly_read, sources, measure, sources, prepare, arguments.rounds)
             found[f"{name}, {state}"] = figures
             print(f"{name:18} {state}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
+    found["a state beside the weights"] = beside = state_unasked(arguments.at, arguments.rounds)
+    print("a state beside the weights:", beside)
     found["spectral norm of 3072 x 768, ms"] = spectral()
     print("spectral norm of 3072 x 768, ms:", found["spectral norm of 3072 x 768, ms"])
     if arguments.keep:
@@ -56,14 +63,13 @@ def main() -> None:
 
 
 def compared(
-    plain: list[Path], files: list[Path], measure: Callable[[list[Path]], None],
-    prepare: Callable[[list[Path]], None], rounds: int,
+    read: Measure, plain: list[Path], measure: Measure, files: list[Path], prepare: Measure, rounds: int,
 ) -> dict[str, float]:  # fmt: skip
-    """Ratios of plain reading to measuring, and the bandwidths, medians over the rounds."""
+    """Ratios of reading (plainly, or what else) to measuring, and the bandwidths, medians over the rounds."""
     rows = []
     for _ in range(rounds):
         prepare([*plain, *files])
-        one = timed(lambda: plainly_read(plain))
+        one = timed(lambda: read(plain))
         prepare([*plain, *files])
         other = timed(lambda: measure(files))
         rows.append((*one, *other))
@@ -105,6 +111,52 @@ def magnitudes_of(files: list[Path]) -> None:
             _ = magnitudes(weights(opened, "")).norm
 
 
+def extremes_of(files: list[Path]) -> None:
+    """And least and greatest values, and counts of zeros and of what is no number, from the same reading."""
+    for file in files:
+        with open_checkpoint(str(file)) as opened:
+            found = magnitudes(weights(opened, ""))
+            for each in found.values():
+                _ = each.low, each.zeros
+            _ = found.norm
+            del each, found  # they read when asked, so they hold the file
+
+
+def state_unasked(directory: Path, rounds: int) -> dict[str, object]:
+    """What the norms take of a file without a state, and of one with it."""
+    alone, beside = saved(directory, with_state=False), saved(directory, with_state=True)
+    times = compared(magnitudes_of, [alone], magnitudes_of, [beside], warmed, rounds)
+    found: dict[str, object] = {"CPU, alone over beside": times["ratio by CPU"]}
+    for name, path in (("alone", alone), ("beside", beside)):
+        dropped([path])
+        before = disk_bytes()
+        with open_checkpoint(str(path)) as opened:
+            _ = magnitudes(weights(opened, "")).norm
+            mapped = mapped_bytes(path)
+        read = disk_bytes() - before
+        found[name] = {
+            "file MB": round(path.stat().st_size / 1e6), "mapped MB": round(mapped / 1e6), "read MB": round(read / 1e6)
+        }  # fmt: skip
+    return found
+
+
+def disk_bytes() -> int:
+    """What this process had read from disks so far."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
+def mapped_bytes(path: Path) -> int:
+    """Resident bytes of this process's mappings of a file."""
+    found, here = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            here = line.endswith(str(path))
+        elif here and line.startswith("Rss:"):
+            found += int(line.split()[1]) << 10
+    return found
+
+
 def spectral() -> dict[str, float]:
     """Of a random matrix (the hardest, for lack of a gap) from a fixed vector, and from that of one a little apart."""
     torch.manual_seed(0)
@@ -143,10 +195,12 @@ def made(directory: Path, number: int) -> Path:
     return path
 
 
-def with_optimizer(directory: Path) -> Path:
-    """The weights of the first checkpoint with Adam's two moments beside them, as torch saves them."""
-    path = directory / "with_optimizer.pt"
-    if not path.exists():
+def saved(directory: Path, *, with_state: bool) -> Path:
+    """The weights of the first checkpoint as torch saves them, with Adam's two moments beside them or without."""
+    path = directory / ("with_optimizer.pt" if with_state else "without_optimizer.pt")
+    if not path.exists() and not with_state:
+        torch.save({"model": state(0)}, path)
+    elif not path.exists():
         tensors = state(0)
         moments = {
             index: {"step": 1.0, "exp_avg": torch.zeros_like(each), "exp_avg_sq": torch.zeros_like(each)}

@@ -1,7 +1,6 @@
 """The plugin `weight_spectrum` over a saved state dict, in WeightWatcher's mode: JSON on standard output."""
 
 import json
-import resource
 import sys
 import time
 from datetime import UTC, datetime
@@ -19,13 +18,12 @@ def main() -> None:
     alphas = {}
     with open_checkpoint(path) as opened:
         weights = network_weights(opened, "")
-        for found in weight_spectrum(weights, checkpoint, mode="weightwatcher", single_precision=single):
+        for found in weight_spectrum(weights, checkpoint, mode="weightwatcher", single_precision=single, smallest=2):
             if isinstance(found, Reading) and found.metric == "alpha":
                 alphas[found.part] = found.value
         weights.forget()
     spent = time.process_time() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"cpu_s": spent, "peak_mib": peak / 1024, "alpha": alphas}))
+    print(json.dumps({"cpu_s": spent, "alpha": alphas}))
 
 
 if __name__ == "__main__":
