@@ -68,7 +68,7 @@ def training_regime(
     loss_keys: tuple[str, ...] = ("loss", "train_loss", "train/loss", "training_loss", "loss/train"),
     random_loss: float = 0.0,
     elr_factor: float = 1.5,
-    rise: float = 0.05,
+    rise: float = 0.1,
 ) -> Iterator[Finding]:
     """Regime of training of the scale-invariant weights, and the destabilisations that weight decay brings about.
 

@@ -102,6 +102,17 @@ def test_without_an_optimizer_only_norms_and_turns_are_known(sounding_plugin: Tr
     assert found.floor == pytest.approx((2**-7) ** 2 / (32 * math.log(2)))
 
 
+def test_one_group_is_that_of_all_weights_even_where_it_keeps_no_state(sounding_plugin: Trial):
+    model = network()
+    weights = [each for name, each in model.named_parameters() if not name.startswith("4")]  # the head is frozen
+    alone = torch.optim.SGD(weights, lr=0.1, weight_decay=0.5)
+    tree = {"model": model.state_dict(), "optimizer": alone.state_dict()}
+    history = HISTORY | {Line("effective_learning_rate.learning_rate", index=0): course([0.1, 0.1, 0.1])}
+    found = path(sounding_plugin, history, checkpoints=[tree])
+    assert found.group is not None
+    assert found.rates.tolist() == [0.1, 0.1, 0.1]
+
+
 def test_the_newest_checkpoint_is_asked(sounding_plugin: Trial):
     other = {"model": nn.Linear(2, 2).state_dict()}
     assert path(sounding_plugin, checkpoints=[other, saved()]).parts == ("0.weight", "2.weight")

@@ -125,6 +125,8 @@ def _told(stop: Stop, measured: dict[str, int], patterns: tuple[str, ...]) -> _T
         groups = optimizer(stop.opened, weights).groups
     except Unavailable:
         return _Told(slices, None, 0, floor)
+    if len(groups) == 1:
+        return _Told(slices, groups[0], 0, floor)  # whichever weights are in it, there is nowhere else to be
     homes = {index for index, group in enumerate(groups) if not slices.keys().isdisjoint(group.parameters)}
     if len(homes) != 1 or not slices.keys() <= set(groups[next(iter(homes))].parameters):
         return _Told(slices, None, 0, floor)
