@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from sounding import Finding, Metric, Reading, Skip, plugin
 from sounding.extrapolation import growth
-from sounding.passes import Course, History
+from sounding.passes import Course, History, Line
 
 _WORTSMAN = "Wortsman et al. 2023, arXiv:2309.14322, who foretell instability from attention logits above 10^4"
 _FIELLER = "least squares on the logarithm; interval: Fieller 1954, residuals' autocorrelation allowed for"
@@ -50,34 +51,37 @@ def logit_growth(
         if level is None or line.index is not None or (line.part and line.metric in _ATTENTION):
             continue
         found = True
-        yield from _of_course(line.metric, line.split, course, level, window, reach, confidence)
+        yield from _of_course(line, course, level, window, reach, confidence)
     if not found:
         yield Skip("no readings of attention_logits, output_logits or logit_scale of the whole network yet")
 
 
 def _of_course(
-    part: str, split: str, course: Course, level: float, window: float, reach: float, confidence: float
+    line: Line, course: Course, level: float, window: float, reach: float, confidence: float
 ) -> Iterator[Finding]:
+    place: Any = {"part": line.metric, "split": line.split, "group": line.part}
     times = course.updates if np.isfinite(course.updates).all() else course.steps.astype(np.float64)
     usable = np.isfinite(course.values) & (course.values > 0) & (times > 0)
     times, values = times[usable], course.values[usable]
     recent = times >= (1 - window) * times[-1] if len(times) else usable[usable]
     if recent.sum() < _FEWEST:
-        yield Skip(f"{int(recent.sum())} checkpoints in the last part of the run; {_FEWEST} are needed", part=part)
+        yield Skip(
+            f"{int(recent.sum())} checkpoints in the last part of the run; {_FEWEST} are needed", part=line.metric
+        )
         return
     times, values = times[recent], values[recent]
     last, now = float(values[-1]), float(times[-1])
     for metric, value in (("level", level), ("latest", last), ("checkpoints", len(times)), ("horizon", now)):
-        yield Reading(metric, value, part=part, split=split)
+        yield Reading(metric, value, **place)
     found = growth(times, values, level, confidence)
     error = found.exponent_error if math.isfinite(found.exponent_error) else None
-    yield Reading("growth_exponent", found.exponent, part=part, split=split, stderr=error)
+    yield Reading("growth_exponent", found.exponent, **place, stderr=error)
     if last >= level:
-        yield Reading("verdict", label="reached", part=part, split=split)
+        yield Reading("verdict", label="reached", **place)
     elif found.falls:
-        yield Reading("verdict", label="not growing", part=part, split=split)
+        yield Reading("verdict", label="not growing", **place)
     elif found.at is None or found.high is None or found.high > reach * now:
-        yield Reading("verdict", label="unresolved", part=part, split=split, quality="unresolved")
+        yield Reading("verdict", label="unresolved", **place, quality="unresolved")
     else:
-        yield Reading("verdict", label="growing", part=part, split=split)
-        yield Reading("danger_update", found.at, part=part, split=split, low=found.low, high=found.high)
+        yield Reading("verdict", label="growing", **place)
+        yield Reading("danger_update", found.at, **place, low=found.low, high=found.high)

@@ -138,7 +138,7 @@ def _unembedding(weights: Weights, named: str) -> str:
 def _final_norm(weights: Weights, width: int, offset: float) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Gain and shift of the one norm outside all blocks, if its names tell of one."""
     found = [name for name in weights if _FINAL.match(name) and weights.shape(name) == (width,)]
-    if len(found) != 1:
+    if len(found) != 1 or found[0].removesuffix("weight") + "running_var" in weights:
         return None, None
     gain = weights[found[0]].detach().double() + offset
     bias = found[0].removesuffix("weight") + "bias"

@@ -10,7 +10,7 @@ from torch import nn
 
 from sounding import Curve, Finding, Metric, Reading, Run, Skip, plugin
 from sounding.fourier import band_of, cyclic_powers, effective_number, frequencies, gini
-from sounding.passes import Model, Recipe, Responses, project, sample_of
+from sounding.passes import Model, Recipe, Responses, projection_of, sample_of
 
 _LDSB = "Morwani et al. 2023, arXiv:2302.00457 (low-dimensional input dependence); P from the first layer's weight"
 _BANDS = "definition; L1 frequency |f_x| + |f_y|, half-open bands"
@@ -61,14 +61,15 @@ def simplicity_bias(
     """
     split = "heldout" if "heldout" in recipe.probe(run).splits else "train"
     responses = Responses(model, sample_of(recipe, run, model.device, split, examples, seed))
-    yield from _projection(responses, tolerance, seed)
-    yield from _frequency_bands(responses, bands, image_shape)
-    yield Reading("forwards", responses.forwards, split=split)
+    found = [*_projection(responses, tolerance, seed), *_frequency_bands(responses, bands, image_shape)]
+    yield from found
+    if any(isinstance(each, Reading) for each in found):
+        yield Reading("forwards", responses.forwards, split=split)
     yield from _fourier(model, cyclic, embedding)
 
 
 def _projection(responses: Responses, tolerance: float, seed: int) -> Iterator[Finding]:
-    found, split = project(responses, tolerance, seed), responses.sample.split
+    found, split = projection_of(responses, tolerance, seed), responses.sample.split
     if isinstance(found, str):
         yield Skip(found, part="preserving_rank")
         return

@@ -65,12 +65,13 @@ def test_a_whole_job_with_model_and_data(linear: tuple[Checkpoint, Path], job_of
 
     checkpoint, recipe = linear
     loaded = load()
-    plugins = [loaded.plugins[name] for name in ("gradient_norm", "loss", "weight_norm")]
+    plugins = [loaded.plugins[name] for name in ("gradient_norm", "loss", "weight_norm", "symmetry")]
     sheet = survey(str(recipe), Run("lab", "a", {}))
     results = measure(job_of(checkpoint, *plugins, recipe=recipe, sheet=sheet))
-    assert [result.task.key.plugin for result in results] == ["gradient_norm", "loss", "weight_norm"]
-    assert [result.ending for result in results] == [Ending.OK] * 3
-    assert [result.probe for result in results] == [sheet.probe_hashes["default"]] * 2 + [""]
+    assert [result.task.key.plugin for result in results] == ["gradient_norm", "loss", "weight_norm", "symmetry"]
+    assert [result.ending for result in results] == [Ending.OK] * 4
+    probe = sheet.probe_hashes["default"]  # of whoever takes examples from it, in the traversal or by themselves
+    assert [result.probe for result in results] == [probe, probe, "", probe]
     assert {result.dtype for result in results} == {"float64"}
 
 

@@ -164,7 +164,7 @@ def test_random_directions_estimate_it_without_bias():
     network = seeded(lambda: nn.Linear(5, 6))
     exact = 6 * (ROWS @ ROWS.T + 1).numpy()
     ratios = []
-    for seed in range(10):
+    for seed in range(3):
         found = kernel_of(network, ROWS, outputs=2, seed=seed)
         assert (found.directions, found.exact) == (2, False)
         ratios.append(found.matrix.trace() / exact.trace())
@@ -172,8 +172,8 @@ def test_random_directions_estimate_it_without_bias():
     assert np.allclose(ratios, 1.0)
     network = seeded(plain)
     exact = naive(network, ROWS)
-    found = np.array([kernel_of(network, ROWS, outputs=2, seed=seed).matrix for seed in range(100)])
-    errors = np.abs(found.mean(axis=0) - exact) / (found.std(axis=0, ddof=1) / np.sqrt(100) + 1e-12)
+    found = np.array([kernel_of(network, ROWS, outputs=2, seed=seed).matrix for seed in range(40)])
+    errors = np.abs(found.mean(axis=0) - exact) / (found.std(axis=0, ddof=1) / np.sqrt(40) + 1e-12)
     assert np.mean(errors < 2) > 0.85
     assert errors.max() < 5
 

@@ -226,6 +226,10 @@ def test_what_weights_do_not_tell_is_said(sounding_plugin: Trial):
     assert name not in skips
     assert "cannot be divided" in told(sounding_plugin(logit_scale, model=model, heads=5))[1][name]
     decoder = {"decoder.0.encoder_attn.q_proj.weight": drawn(4, 4), "decoder.0.encoder_attn.k_proj.weight": drawn(4, 4)}
+    channels = {**stacked("attn.qkv.weight"), "h.0.ln_1.running_var": torch.ones(WIDTH)}
+    assert (
+        "no norm before" in told(sounding_plugin(logit_scale, checkpoint={"model": channels}, heads=3))[1]["h.0.attn"]
+    )
     assert (
         "different inputs"
         in told(sounding_plugin(logit_scale, checkpoint={"model": decoder}))[1]["decoder.0.encoder_attn"]

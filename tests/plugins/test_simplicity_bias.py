@@ -39,7 +39,13 @@ def planar(noise: float = 0.0) -> Any:
 def test_a_network_of_rank_two_relies_on_two_directions(sounding_plugin: Trial):
     model = planar()
     probe = Probe(train=(INPUTS, torch.zeros(200, dtype=torch.long)))
-    readings, curves, skips = measured(sounding_plugin, model, probe, tolerance=0.0)
+    counted: list[int] = []
+
+    def forward(net: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        counted.append(len(rows))
+        return net(rows)
+
+    readings, curves, skips = measured(sounding_plugin, model, probe, tolerance=0.0, functions={"forward": forward})
     assert readings["preserving_rank", None].value == 2
     assert readings["input_dimension", None].value == 20
     assert readings["prediction_change_complement", None].value == 0.0
@@ -53,7 +59,7 @@ def test_a_network_of_rank_two_relies_on_two_directions(sounding_plugin: Trial):
     assert readings["preserving_rank", None].split == "train"
     assert "no images" in skips["accuracy_band_only"]
     # Two examples to find the layer, then all of them: as they are, at rank one, at rank two, and the plane swapped.
-    assert readings["forwards", None].value == 2 + 4 * 200
+    assert readings["forwards", None].value == 2 + 4 * 200 == sum(counted) / 2  # it is measured twice
 
 
 def test_swapping_is_what_the_formula_says(sounding_plugin: Trial):

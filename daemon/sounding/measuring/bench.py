@@ -79,9 +79,14 @@ class Bench:
         supply = self.supply(task.subject.checkpoint_id, task.subject.model)
         reached = self.loaded.transitive(plugin.needs)
         dtypes = [supply.dtypes.get(name, "") for name in ("model", "weights") if name in reached]
-        probed = any(name in self.loaded.passes and self.loaded.passes[name].kind == "accumulator" for name in reached)
+        passes = [self.loaded.passes[name] for name in reached if name in self.loaded.passes and name != "model"]
+        probed = any(each.kind == "accumulator" for each in passes)
+        # Who names the recipe takes examples from it.
+        asked = probed or "recipe" in plugin.needs or any("recipe" in each.needs for each in passes)
+        recipe: Recipe | None = supply.get("recipe") if asked else None
+        given = recipe is not None and (probed or "probe" in recipe.functions)
         return {
-            "probe": supply.get("recipe").probe(supply.get("run")).hash if probed else "",
+            "probe": recipe.probe(supply.get("run")).hash if recipe is not None and given else "",
             "dtype": next(iter(dtypes), ""),
             "device": self.job.device if "device" in reached else "cpu",
         }

@@ -64,7 +64,7 @@ def extremes_of(call: AttentionCall) -> LayerLogits | None:
     top, bottom = torch.stack(highest).amax(0), torch.stack(lowest).amin(0)
     if bool((top == -torch.inf).all()):
         return None
-    return LayerLogits(top.double().cpu(), bottom.double().cpu())
+    return LayerLogits(top.cpu().double(), bottom.cpu().double())
 
 
 def _parts(call: AttentionCall) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

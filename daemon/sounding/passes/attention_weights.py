@@ -163,7 +163,9 @@ def _parents(prefix: str) -> Iterable[str]:
 
 
 def _is_vector(weights: Weights, name: str, size: int = 0) -> bool:
-    return name in weights and len(weights.shape(name)) == 1 and size in (0, weights.shape(name)[0])
+    if name not in weights or f"{name.removesuffix('weight')}running_var" in weights:
+        return False  # BatchNorm normalises channels over examples: one example's may be as large as they like
+    return len(weights.shape(name)) == 1 and size in (0, weights.shape(name)[0])
 
 
 def _unknown(heads: int, what: str) -> str:

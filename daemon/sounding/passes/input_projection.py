@@ -34,7 +34,7 @@ class InputProjection:
     by_rank: dict[int, float]  # change with the complement swapped, of every rank that was looked at
 
 
-def project(responses: Responses, tolerance: float, seed: int) -> InputProjection | str:
+def projection_of(responses: Responses, tolerance: float, seed: int) -> InputProjection | str:
     """The smallest rank of P with which f(Px + (I - P)x') changes from f(x) within `tolerance`; or why there is none.
 
     Every example's x' is another one of the sample. The rank is looked for by doubling and bisection, as if the
@@ -49,7 +49,7 @@ def project(responses: Responses, tolerance: float, seed: int) -> InputProjectio
     before = responses.to(inputs)
     if before is None or len(inputs) < 2:
         return "outputs are no rows of numbers, or there is one example only"
-    basis = torch.linalg.svd(layer.weight.detach().double(), full_matrices=False)[2].T
+    basis = torch.linalg.svd(layer.weight.detach().cpu().double(), full_matrices=False)[2].T
     partners = inputs[_partners(len(inputs), seed).to(inputs.device)]
     swap = _Swap(responses, inputs, partners, basis, before)
     found: dict[int, Swapped] = {}
@@ -75,10 +75,10 @@ class _Swap:
     def at(self, rank: int, *, inside: bool) -> Swapped:
         """With the part inside (or outside) the span of the first `rank` columns of `basis` swapped."""
         basis = self.basis[:, :rank]
-        own, other = (each.reshape(len(each), -1).double() for each in (self.inputs, self.partners))
+        own, other = (each.reshape(len(each), -1).cpu().double() for each in (self.inputs, self.partners))
         moved = ((other - own) @ basis) @ basis.T
         mixed = own + moved if inside else other - moved
-        after = self.responses.to(mixed.to(self.inputs.dtype).reshape(self.inputs.shape))
+        after = self.responses.to(mixed.to(self.inputs).reshape(self.inputs.shape))
         assert after is not None, "outputs had this form before"
         norms = self.before.norm(dim=1)
         logits = ((after - self.before).norm(dim=1) / norms)[norms > 0]

@@ -62,13 +62,13 @@ class _Running:
             if not here.any():
                 continue
             rows = rows[here] if rows.dtype == torch.float64 else rows[here].float()
-            found = torch.logsumexp(rows, dim=1).double().cpu()
+            found = torch.logsumexp(rows, dim=1).cpu().double()
             logs[start : start + _ROWS][here.cpu()] = found
             bounds = torch.aminmax(rows)
             highs = (float(found.max()), float(bounds.max))
             self._extremes[:2] = [_larger(old, new) for old, new in zip(self._extremes, highs, strict=False)]
             self._extremes[2] = -_larger(-self._extremes[2], -float(bounds.min))
-        weighing = weights.double().cpu().reshape(len(weights), -1)
+        weighing = weights.cpu().double().reshape(len(weights), -1)
         logs = logs.reshape(weighing.shape)
         sums = [(weighing * logs).sum(1), (weighing * logs**2).sum(1), weighing.sum(1)]
         self._sums.append(torch.stack(sums, dim=1))

@@ -27,7 +27,7 @@ class Responses:
             self.forwards += len(rows)
             if not isinstance(found, torch.Tensor) or found.ndim != 2 or not found.is_floating_point():
                 return None
-            parts.append(found.double().cpu())
+            parts.append(found.cpu().double())
         return torch.cat(parts)
 
     @property

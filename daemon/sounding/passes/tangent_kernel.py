@@ -10,6 +10,7 @@ from torch import nn
 
 from sounding.contract import Run, Unavailable, shared_pass
 from sounding.kernels import Floats
+from sounding.numbers import accumulating
 from sounding.passes.directions import Directions, flat
 from sounding.passes.example_gradients import TRIED, example_gradients
 from sounding.passes.linear_pairs import linear_pairs
@@ -70,7 +71,7 @@ def tangent_kernel(
     examples: int = 256,
     outputs: int = 64,
     seed: int = 0,
-    most_backwards: int = 200_000,
+    most_backwards: int = 20_000,
 ) -> TangentKernel:
     """The kernel on `examples` of the train split (at most 512), in evaluation mode.
 
@@ -137,13 +138,14 @@ def _by_blocks(
 
 
 def product(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """The product rows·columnsᵀ in float64 on the CPU, some parameters at a time."""
-    found = torch.zeros(len(rows), len(columns), dtype=torch.float64)
+    """The product rows·columnsᵀ, summed in float64 some parameters at a time, on the CPU."""
+    exact = accumulating(rows.device)
+    found = torch.zeros(len(rows), len(columns), dtype=exact, device=rows.device)
     step = max(1, (1 << 22) // max(len(rows), len(columns)))
     for start in range(0, rows.shape[1], step):
-        one, two = (each[:, start : start + step].cpu().double() for each in (rows, columns))
+        one, two = (each[:, start : start + step].to(exact) for each in (rows, columns))
         found.addmm_(one, two.T)
-    return found
+    return found.cpu().double()
 
 
 def _blocks(examples: int, parameters: Mapping[str, nn.Parameter]) -> list[tuple[int, int]]:
