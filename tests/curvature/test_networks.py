@@ -1,12 +1,16 @@
 """Every kind of layer and every engine beside dense matrices in float64, on random vectors."""
 
+import copy
 import functools
+import re
 
 import pytest
 import torch
 from curvature.nets import Case
 from torch import nn
 from torch.nn import functional as F
+
+from sounding import Unavailable
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(10, 2, 5, 5, generator=GENERATOR, dtype=torch.float64)
@@ -92,18 +96,70 @@ def dense(name, matrix):
     return getattr(case_of(name), f"dense_{matrix}")()
 
 
-@pytest.mark.parametrize("matrix", ["hessian", "ggn", "fisher"])
-@pytest.mark.parametrize("way", ["kept", "some kept", "rebuilt", "forward"])
-@pytest.mark.parametrize("name", CASES)
+TRIALS = [
+    *((name, way, "hessian") for name in CASES for way in ("kept", "rebuilt", "forward")),
+    *((name, "kept", matrix) for name in CASES for matrix in ("ggn", "fisher")),
+    *(
+        ("attention, tied, ignored targets", way, matrix)
+        for way in ("rebuilt", "forward")
+        for matrix in ("ggn", "fisher")
+    ),
+    *(("batch norm", "some kept", matrix) for matrix in ("hessian", "ggn", "fisher")),
+]
+
+
+WORDS = {
+    "kept": "graph kept",
+    "some kept": r"graphs of [1-9] of [2-9] chunks",
+    "rebuilt": "graphs of 0 of",
+    "forward": "forward over",
+}
+
+
+@pytest.mark.parametrize(("name", "way", "matrix"), TRIALS)
 def test_products(name, way, matrix, monkeypatch):
     case = case_of(name)
     curvature = case.curvature(engine="forward" if way == "forward" else "reverse")
     small = 20 << 10 if way != "forward" else 1 << 20
     monkeypatch.setattr("sounding.curvature.memory.CHUNK", small)  # several chunks, the last one smaller
     if way != "kept":
-        curvature._shelf.size = 0 if way == "rebuilt" else 60 << 10
+        curvature._shelf.size = 0 if way == "rebuilt" else 30 << 10
     operator = getattr(curvature, matrix)()
+    assert re.search(WORDS[way], operator.facts.engine)
     vectors = torch.randn(3, operator.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     torch.testing.assert_close(operator.matmat(vectors), vectors @ dense(name, matrix), rtol=1e-9, atol=1e-12)
     assert operator.products == 3
     assert all(each.grad is None for each in case.module.parameters())
+
+
+@pytest.mark.parametrize("way", ["reverse", "forward"])
+def test_batch_norm_as_in_training(way):
+    case = batch_norm()
+    state = {name: each.clone() for name, each in case.module.state_dict().items()}
+    versions = [each._version for each in case.module.buffers()]
+    curvature = case.curvature(attributes={"batch_size": 4}, engine=way)
+    operator = curvature.hessian("train")
+    order = torch.tensor(curvature.subset.positions)
+    assert operator.facts.batch_norm == "train"
+    assert (operator.facts.batch_size, operator.facts.examples) == (4, 8)  # two whole batches
+    expected = torch.zeros(operator.size, operator.size, dtype=torch.float64)
+    for batch in order[:8].split(4):
+        twin = copy.deepcopy(case.module).train()
+        for each in twin.modules():
+            each.track_running_stats = False
+        expected += Case(twin, IMAGES[batch], LABELS[batch]).dense_hessian() / 2
+    vectors = torch.randn(2, operator.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(operator.matmat(vectors), vectors @ expected, rtol=1e-9, atol=1e-12)
+    elsewhere = curvature.hessian().matmat(vectors)
+    assert float((operator.matmat(vectors) - elsewhere).norm() / elsewhere.norm()) > 0.1
+    assert all(torch.equal(each, state[name]) for name, each in case.module.state_dict().items())
+    assert versions == [each._version for each in case.module.buffers()]
+    assert not any(each.training for each in case.module.modules())
+    assert case.module[1].track_running_stats
+
+
+def test_training_mode_asks_for_the_batch_size():
+    with pytest.raises(Unavailable, match="give the run an attribute `batch_size`"):
+        batch_norm().curvature().hessian("train")
+    operator = case_of("lstm").curvature().hessian("train")
+    assert operator.facts.batch_norm == "none"

@@ -25,6 +25,7 @@ class Facts:
     block: str  # pattern of the parameters' names; "" is all that were selected
     loss: str  # whose loss it is, and over what the mean is taken
     engine: str  # how products are computed
+    dtype: str  # and in which type: float64 where float32 leaves nothing but rounding
     weight_decay: str = ""  # what was added for weight decay that acts through the gradient
     preconditioner: str = ""
 

@@ -12,7 +12,7 @@ import torch
 
 from sounding.curvature.ggn import JacobianGraph, jacobian_forward
 from sounding.curvature.hessian import HessianGraph, Slopes, first_order, hessian_forward
-from sounding.curvature.memory import Need
+from sounding.curvature.memory import CHUNK, Need
 from sounding.curvature.objective import Objective
 from sounding.curvature.operator import Layout
 from sounding.errors import SoundingError
@@ -118,11 +118,13 @@ class Sum:
         return products.div_(self.weight)
 
     def _add_forward(self, products: torch.Tensor, vectors: torch.Tensor, chunk: range, places: Places) -> None:
-        layout = self._objective.layout.at(places)
-        for row, product in zip(vectors, products, strict=True):
-            tangents = [each[None] for each in layout.views(row)]
+        layout, together = self._objective.layout.at(places), max(1, int(CHUNK / self._need.peak(len(chunk))))
+        for start in range(0, len(vectors), together):
+            rows = slice(start, start + together)
+            tangents = [torch.stack(each) for each in zip(*map(layout.views, vectors[rows]), strict=True)]
             found = FORWARD[self._matrix](self._objective, chunk, tangents, places)
-            add(product, [each[0] for each in found], layout)
+            for number, product in enumerate(products[rows]):
+                add(product, [each[number] for each in found], layout)
 
     def _graph(self, chunk: range, places: Places) -> Graph:
         return GRAPHS[self._matrix](self._objective, chunk, places)

@@ -1,21 +1,32 @@
 """What is found out on a few examples before the real work: which engine works, whether it is sound, what it needs."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
 from sounding.contract import Unavailable
 from sounding.curvature.engines import FORWARD, GRAPHS, Engine, Matrix, add
-from sounding.curvature.memory import Allocations, Need, need_of
+from sounding.curvature.hessian import Slopes
+from sounding.curvature.memory import Allocations, Memory, Need, need_of
 from sounding.curvature.objective import Objective
 from sounding.numbers import accumulating
 from sounding.seeds import preserved
 
-EXAMPLES = 8
+_EXAMPLES = (2, 8, 64)  # at least, at most, and where the first ones leave a doubt
+_SHARE = 64  # one in so many: what is examined should cost little beside what is done
 _SYMMETRIC = 1e-4  # of the products' length: what rounding leaves of uᵀHv - vᵀHu is below
 _SETTLED = 1e-5  # of the greatest loss: what a repeated forward pass may differ by, by summing in another order
 _OPERATION = re.compile(r"(?:aten::|derivative for '?\"?|operator |function )'?\"?(?:aten::)?(\w+)")
+
+
+Measured: TypeAlias = tuple[int, int, int]
+
+
+class Asymmetric(Unavailable):
+    """Products are not those of a symmetric matrix, though they come out alike each time: rounding may be why."""
 
 
 @dataclass(frozen=True)
@@ -26,29 +37,37 @@ class Examined:
     need: Need
 
 
-def examine(matrix: Matrix, objective: Objective, engines: tuple[Engine, ...]) -> Examined:
+def examine(matrix: Matrix, objective: Objective, engines: Sequence[Engine], memory: Memory) -> Examined:
     """Try engines on a few examples, in order; return the first that works.
 
     Raises Unavailable, with the reason, for a network that gives other losses when it is asked again, losses or
-    products that are not finite, a matrix that is not symmetric, and operations that no engine can differentiate.
+    products that are not finite, and operations that no engine can differentiate; Asymmetric where products are that.
     """
-    most = min(EXAMPLES, len(objective.positions))
-    least = max(1, most // 2) if objective.statistics == "eval" else most
+    least, most = _sizes(objective)
+    refusals: list[str] = []
     with preserved():
-        _require_settled(objective, range(most))
-        refusals: list[str] = []
+        _require_settled(objective, range(least))
         for engine in engines:
+            multiply = Trial(matrix, engine, objective)
             try:
-                vectors = _pair(objective)
-                one = _tried(matrix, engine, objective, range(least), vectors[:1])
-                two = _tried(matrix, engine, objective, range(most), vectors)
+                measured = [multiply.symmetric(least)]
+                whole = measured[0][2] * len(objective.positions) / least
+                if most > least and not memory.ample(whole):
+                    measured.append(multiply.measured(most, 0)[1])
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError as error:  # of torch's own: what it cannot differentiate, it says so
+            except RuntimeError as error:  # torch says so of what it cannot differentiate
                 refusals.append(operation_in(error))
                 continue
-            return Examined(engine, need_of(one, two))
+            return Examined(engine, need_of(*measured))
     raise Unavailable(f"the network cannot be differentiated twice: {'; '.join(dict.fromkeys(refusals))}")
+
+
+def _sizes(objective: Objective) -> tuple[int, int]:
+    """Two numbers of examples to measure with; by its batch BatchNorm cannot normalise a single one."""
+    count = len(objective.positions)
+    most = min(count, max(_EXAMPLES[0], min(_EXAMPLES[1], count // _SHARE)))
+    return (most, most) if objective.statistics == "train" else ((most + 1) // 2, most)
 
 
 def operation_in(error: RuntimeError) -> str:
@@ -72,52 +91,69 @@ def _require_settled(objective: Objective, chunk: range) -> None:
         )
 
 
-def _pair(objective: Objective) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn((2, objective.layout.size), generator=generator, dtype=torch.float32)
-    return vectors.to(objective.device, objective.dtype)
+class Trial:
+    """Products on a few examples by one engine, the graph built anew for each."""
 
+    def __init__(self, matrix: Matrix, engine: Engine, objective: Objective) -> None:
+        self._matrix: Matrix = matrix
+        self._engine = engine
+        self._objective = objective
+        generator = torch.Generator().manual_seed(0)
+        vectors = torch.randn((2, objective.layout.size), generator=generator, dtype=torch.float32)
+        self._kept = 0
+        self._vectors = vectors.to(objective.device, objective.dtype)
 
-def _tried(
-    matrix: Matrix, engine: Engine, objective: Objective, chunk: range, vectors: torch.Tensor
-) -> tuple[int, int, int]:
-    """Multiply, the graph built anew for each vector; return examples, bytes kept and bytes at the most."""
-    products, live, peak = [], 0, 0
-    for vector in vectors:
+    def symmetric(self, examples: int) -> Measured:
+        """Measured(examples, bytes kept, bytes at most) on so many examples.
+
+        Raises Unavailable unless uᵀHv = vᵀHu for two random vectors, on these examples or, as where the loss is
+        almost 0 nothing is left of its curvature but rounding, on more of them.
+        """
+        more = max(examples, min(_EXAMPLES[2], len(self._objective.positions)))
+        one, measured = self.measured(examples, 0)
+        if self._asymmetry(one, self.product(examples, 1)) > _SYMMETRIC:
+            one = self.product(more, 0)
+            asymmetry = self._asymmetry(one, self.product(more, 1))
+            if asymmetry > _SYMMETRIC:
+                raise self._why_asymmetric(asymmetry, one, self.product(more, 0))
+        return measured
+
+    def measured(self, examples: int, number: int) -> tuple[torch.Tensor, Measured]:
+        """A product, with examples, bytes kept and bytes at the most."""
         with Allocations() as allocations:
-            product, kept = _product(matrix, engine, objective, chunk, vector, allocations)
-        products.append(product)
-        live, peak = max(live, kept), max(peak, allocations.peak)
-    if not all(bool(torch.isfinite(each).all()) for each in products):
-        raise Unavailable("second derivatives are not finite at this checkpoint, so the loss has no curvature there")
-    if len(products) == 2:
-        _require_symmetric(vectors, products)
-    return len(chunk), live, peak
+            product = self.product(examples, number, allocations)
+        return product, (examples, self._kept, allocations.peak)
 
+    def product(self, examples: int, number: int, counted: Allocations | None = None) -> torch.Tensor:
+        """Product with one of the two vectors. Raises Unavailable unless it is finite."""
+        product = torch.zeros_like(self._vectors[number])
+        add(product, self._multiplied(range(examples), self._vectors[number], counted), self._objective.layout)
+        if not bool(torch.isfinite(product).all()):
+            raise Unavailable("second derivatives are not finite at this checkpoint, so the loss has no curvature")
+        return product
 
-def _product(
-    matrix: Matrix, engine: Engine, objective: Objective, chunk: range, vector: torch.Tensor, counted: Allocations
-) -> tuple[torch.Tensor, int]:
-    """The chunk's product, and the bytes that its graph keeps."""
-    layout, places = objective.layout, range(len(objective.leaves))
-    product, kept = torch.zeros_like(vector), 0
-    if engine == "forward":
-        tangents = [each[None] for each in layout.views(vector)]
-        add(product, [each[0] for each in FORWARD[matrix](objective, chunk, tangents, places)], layout)
-        return product, kept
-    graph = GRAPHS[matrix](objective, chunk, places)
-    kept = counted.live
-    with objective.prepared():
-        add(product, graph.product(list(layout.views(vector)), places), layout)
-    return product, kept
+    def _multiplied(self, chunk: range, vector: torch.Tensor, counted: Allocations | None) -> Slopes:
+        objective = self._objective
+        parts, places = list(objective.layout.views(vector)), range(len(objective.leaves))
+        if self._engine == "forward":
+            return [each[0] for each in FORWARD[self._matrix](objective, chunk, [part[None] for part in parts], places)]
+        graph = GRAPHS[self._matrix](objective, chunk, places)
+        self._kept = counted.live if counted is not None else 0
+        with objective.prepared():
+            return graph.product(parts, places)
 
+    def _asymmetry(self, *products: torch.Tensor) -> float:
+        """|uᵀHv - vᵀHu| over the length of Hu or Hv, which is what uᵀHv is like."""
+        exact = accumulating(self._objective.device)
+        one, two = (each.to(exact) for each in self._vectors)
+        of_one, of_two = (each.to(exact) for each in products)
+        length = max(float(of_one.norm()), float(of_two.norm()))
+        return abs(float(one @ of_two - two @ of_one)) / length if length else 0.0
 
-def _require_symmetric(vectors: torch.Tensor, products: list[torch.Tensor]) -> None:
-    exact = [each.to(accumulating(each.device)) for each in (*vectors, *products)]
-    one, two, of_one, of_two = exact
-    asymmetry = abs(float(one @ of_two - two @ of_one))
-    if asymmetry > _SYMMETRIC * max(float(of_one.norm()), float(of_two.norm())):
-        raise Unavailable(
-            "products are not those of a symmetric matrix: the network draws random numbers, or one of its operations "
-            "has a wrong derivative"
+    def _why_asymmetric(self, asymmetry: float, product: torch.Tensor, again: torch.Tensor) -> Unavailable:
+        if float((product - again).norm()) > _SYMMETRIC * float(product.norm()):
+            return Unavailable("a product comes out otherwise when repeated: a layer draws random numbers as it likes")
+        return Asymmetric(
+            f"products are not those of a symmetric matrix (by {asymmetry:.1e}): an operation has a wrong derivative, "
+            "or the loss is so small that rounding is all there is of its curvature"
         )

@@ -2,7 +2,7 @@
 
 import math
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sounding.batch import tensors_in
 from sounding.contract import Unavailable
 
-CHUNK = 256 << 20  # bytes that products with one chunk should not exceed by much: beyond, nothing is gained
+CHUNK = 512 << 20  # bytes that products with one chunk should not exceed by much: beyond, nothing is gained
 LEAST = 13  # vectors that must fit beside the products: five for them, eight for whoever multiplies
 MOST = 40  # vectors that are left room for where there is plenty
 
@@ -26,6 +26,10 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = 0
         self._known: dict[int, weakref.ref[Any]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled in here, and torch would load its compiler to make sure: seconds
+
     def __torch_dispatch__(
         self,
         func: Callable[..., Any],
@@ -33,11 +37,13 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        before = {id(storage) for storage in _storages((args, kwargs or {}))} - self._known.keys()
         made = func(*args, **(kwargs or {}))
-        for storage in _storages(made):
-            if id(storage) not in self._known and id(storage) not in before:
-                self._note(storage)
+        fresh = [each for each in _storages(made) if id(each) not in self._known]
+        if fresh:  # new, unless it is a view of something older than all this
+            given = {id(each) for each in _storages((args, kwargs))}
+            for storage in fresh:
+                if id(storage) not in given:
+                    self._note(storage)
         return made
 
     def _note(self, storage: torch.UntypedStorage) -> None:
@@ -51,8 +57,10 @@ class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.live -= size
 
 
-def _storages(value: Any) -> Iterator[torch.UntypedStorage]:
-    return (each.untyped_storage() for each in tensors_in(value))
+def _storages(value: Any) -> list[torch.UntypedStorage]:
+    if isinstance(value, torch.Tensor):
+        return [value.untyped_storage()]
+    return [each.untyped_storage() for each in tensors_in(value)]
 
 
 @dataclass(frozen=True)
@@ -76,9 +84,12 @@ class Need:
         return self.most + examples * self.most_each
 
 
-def need_of(one: tuple[int, int, int], two: tuple[int, int, int]) -> Need:
-    """From (examples, live, peak) of two measurements: a straight line through them, never falling nor negative."""
-    (n, live, peak), (m, more, higher) = one, two
+def need_of(*measured: tuple[int, int, int]) -> Need:
+    """From (examples, live, peak) of measurements: a line through the last two, or in proportion to a single one.
+
+    Neither falls nor begins below zero. In proportion too much is told, as weights do not grow with examples.
+    """
+    (n, live, peak), (m, more, higher) = measured[0], measured[-1]
     if n == m:
         return Need(0.0, live / n, 0.0, peak / n)
     kept_each, most_each = max(0.0, (more - live) / (m - n)), max(0.0, (higher - peak) / (m - n))
@@ -101,6 +112,10 @@ class Memory:
     def graphs(self) -> float:
         """Bytes left to graphs and to what products take on their way."""
         return self.budget - self.vectors * self.vector
+
+    def ample(self, peak: float) -> bool:
+        """Whether there is no need to look closer at what takes so much, or less."""
+        return peak <= min(CHUNK, self.graphs)
 
     @property
     def graphs_at_most(self) -> float:

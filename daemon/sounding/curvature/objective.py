@@ -51,9 +51,9 @@ class Evaluated:
 class Objective:
     """Mean loss over `positions` of a split, as a trainer computes it: Σ w·loss / Σ w.
 
-    `parameters` are differentiable copies of those it is a function of; everything else is held as it is. Neither the
-    module's tensors nor its `.grad`, modes or running statistics are touched. With statistics="train" BatchNorm
-    normalises by the batch: then the losses of one batch depend on each other, and batches must not be cut in two.
+    `parameters` are those it is a function of; everything else is held as it is. All is computed in `least` at least.
+    Neither the module's tensors nor its `.grad`, modes or running statistics are touched. With statistics="train"
+    BatchNorm normalises by the batch: the losses of one depend on each other then, and batches must not be cut in two.
     """
 
     def __init__(
@@ -65,7 +65,9 @@ class Objective:
         positions: Sequence[int],
         parameters: Mapping[str, torch.Tensor],
         statistics: Statistics = "eval",
+        least: torch.dtype = torch.float32,
     ) -> None:
+        self._least = least
         self._caller = _Caller(module, recipe)
         self._recipe = recipe
         self._split = split
@@ -74,20 +76,25 @@ class Objective:
         self.positions = positions
         self.statistics = statistics
         self.layout = Layout(tuple(parameters), tuple(tuple(each.shape) for each in parameters.values()))
-        self.leaves = tuple(parameters.values())
+        self.leaves = tuple(self._raised(each).requires_grad_() for each in parameters.values())
         self.device = self.leaves[0].device
         self.dtype = functools.reduce(torch.promote_types, (each.dtype for each in self.leaves))
-        self._held = _raised({name: each for name, each in module.named_parameters() if name not in parameters})
+        self._held = {name: self._raised(each) for name, each in module.named_parameters() if name not in parameters}
 
     def evaluate(self, chunk: range, leaves: Leaves | None = None) -> Evaluated:
         """Outputs and losses of the examples at `chunk` of the subset, at `leaves` in place of the parameters."""
         inputs, targets = self._split.take([self.positions[place] for place in chunk])
         inputs, targets = moved(inputs, self.device), moved(targets, self.device)
+        if self._least == torch.float64:
+            inputs, targets = _doubled(inputs), _doubled(targets)
         given = dict(zip(self.layout.names, self.leaves if leaves is None else leaves, strict=True))
-        buffers = _raised({name: each.detach().clone() for name, each in self.module.named_buffers()})
+        buffers = {name: self._raised(each).clone() for name, each in self.module.named_buffers()}
         tensors = {f"module.{name}": each for name, each in {**self._held, **buffers, **given}.items()}
         outputs = functional_call(self._caller, tensors, (inputs,))
         return self.judged(outputs, Evaluated(inputs, targets, outputs, outputs, outputs), len(chunk))
+
+    def _raised(self, tensor: torch.Tensor) -> torch.Tensor:
+        return raised(tensor.detach(), self._least)
 
     def judged(self, outputs: Any, of: Evaluated, examples: int) -> Evaluated:
         """The losses of other outputs for the same examples."""
@@ -145,14 +152,19 @@ class _Caller(nn.Module):
         return self._recipe.forward(self.module, inputs)
 
 
-def _raised(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Detached, and float32 at least."""
-    return {name: raised(each.detach()) for name, each in tensors.items()}
+def raised(tensor: torch.Tensor, least: torch.dtype = torch.float32) -> torch.Tensor:
+    """A floating-point tensor of a lesser type in `least`, any other one as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, least)) if tensor.is_floating_point() else tensor
 
 
-def raised(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of half precision in float32, any other one as it is."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+def _doubled(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return raised(value, torch.float64)
+    if isinstance(value, Mapping):
+        return {key: _doubled(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_doubled(each) for each in value)
+    return value
 
 
 @contextlib.contextmanager

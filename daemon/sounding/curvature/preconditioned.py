@@ -1,5 +1,7 @@
 """What Adam divides a gradient by, from what it keeps."""
 
+import math
+
 import torch
 
 
@@ -11,6 +13,5 @@ def adam_preconditioner(
     P = (1 - β₁ᵗ)·(√(v/(1 - β₂ᵗ)) + ε): both bias corrections are in it, so that P⁻¹H governs stability at the
     nominal learning rate. Source: Cohen et al. 2022, arXiv:2207.14484.
     """
-    first, second = (1.0 - beta**step for beta in betas)
-    diagonal: torch.Tensor = (second_moment.double() / second).sqrt_() + epsilon
-    return diagonal * first
+    first, second = (1.0 - math.pow(beta, step) for beta in betas)
+    return ((second_moment.double() / second).sqrt_() + epsilon).mul_(first)

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from sounding.contract import Unavailable
-from sounding.curvature.objective import raised
 from sounding.digest import digest_of
 from sounding.errors import SoundingError
 from sounding.probe import Probe
@@ -40,7 +39,7 @@ def subset_of(probe: Probe, split: str, examples: int) -> Subset:
 
 
 def chosen_parameters(module: nn.Module, wanted: str) -> dict[str, torch.Tensor]:
-    """Differentiable copies (float32 at least) of the parameters: "trainable", "all", or those that a pattern matches.
+    """The parameters that are "trainable", "all" of them, or those that a pattern matches.
 
     Tied parameters are there once. Raises Unavailable where nothing is trainable, SoundingError for a wrong pattern.
     """
@@ -51,7 +50,7 @@ def chosen_parameters(module: nn.Module, wanted: str) -> dict[str, torch.Tensor]
             raise Unavailable("no parameter of the network requires a gradient, so it has no curvature to speak of")
     elif wanted != ALL:
         named = _matching(named, wanted)
-    return {name: raised(each.detach()).requires_grad_() for name, each in named.items()}
+    return {name: each.detach() for name, each in named.items()}
 
 
 def batch_size_of(attributes: Mapping[str, Any], given: int) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -11,7 +11,7 @@ import torch
 from sounding.contract import Run, Unavailable, shared_pass
 from sounding.curvature.curved import Curved, Facts
 from sounding.curvature.engines import Engine, Matrix, Shelf, Sum
-from sounding.curvature.examination import examine
+from sounding.curvature.examination import Asymmetric, Examined, examine
 from sounding.curvature.memory import Memory, chunks_of
 from sounding.curvature.objective import Objective, Statistics, batch_norms
 from sounding.curvature.operator import Layout
@@ -41,12 +41,10 @@ class Settings:
 class Curvature:
     """Curvature of the mean loss over a fixed subset of the train split, as a function of the selected parameters.
 
-    Operators share graphs within `memory_gb`: to ask for the same one again costs nothing. Where a network or a
-    checkpoint has no such curvature, methods raise Unavailable with the reason: yield it as a `Skip`.
-
-    `batch_norm` is "eval" for the function that is evaluated, by running statistics, or "train" for the one that
-    training sees, in batches of the training size. `block` is a regular expression: only parameters whose names
-    it is found in vary, the others are constants.
+    Operators share graphs within `memory_gb`: to ask for the same one again costs nothing. Where there is no such
+    curvature, methods raise Unavailable with the reason, which a plugin may yield as a `Skip`. `batch_norm` is "eval"
+    for the function that is evaluated, by running statistics, or "train" for the one that training sees, in batches of
+    its size. Of a `block`, a regular expression, only parameters whose names it is found in vary.
     """
 
     def __init__(
@@ -155,9 +153,10 @@ class Curvature:
             block or "",
             self._loss_in_words(),
             summed.way,
+            str(objective.dtype).removeprefix("torch."),
         )
         apply = partial(summed.multiply, places=places)
-        return Curved(layout, facts, self.device, self.dtype, apply)
+        return Curved(layout, facts, self.device, objective.dtype, apply)
 
     def _places(self, block: str | None) -> tuple[int, ...]:
         return tuple(range(len(self.layout.names))) if block is None else self.layout.matching(block)
@@ -178,20 +177,43 @@ class Curvature:
                     "`batch_size`, or set batch_size in [passes.curvature]"
                 )
             examples = max(batch * (examples // batch), min(batch, examples))
-        objective = self._objective(statistics, examples)
         self._require_finite()
-        found = examine(matrix, objective, _ENGINES[self._settings.engine])
-        chunks = chunks_of(examples, batch, found.need, self._memory)
+        objective, found, memory = self._examined(matrix, statistics, examples)
+        chunks = chunks_of(examples, batch, found.need, memory)
         summed = Sum(matrix, found.engine, objective, chunks, found.need, self._shelf)
         if not math.isfinite(summed.loss):
             raise Unavailable(f"the mean loss is {summed.loss} at this checkpoint, so it has no curvature")
         return summed, objective
 
-    def _objective(self, statistics: Statistics, examples: int) -> Objective:
+    def _examined(self, matrix: Matrix, statistics: Statistics, examples: int) -> tuple[Objective, Examined, Memory]:
+        """In float64 where in float32 nothing is left but rounding, as where a network has learnt all there is."""
+        objective, engines = self._objective(statistics, examples), _ENGINES[self._settings.engine]
+        try:
+            return objective, examine(matrix, objective, engines, self._memory), self._memory
+        except Asymmetric as error:
+            if self.dtype == torch.float64 or self.device.type == "mps":
+                raise
+            exact, memory = (
+                self._objective(statistics, examples, torch.float64),
+                replace(self._memory, vector=2 * self._memory.vector),
+            )
+            try:
+                return exact, examine(matrix, exact, engines, memory), memory
+            except RuntimeError:  # the network itself is written for float32
+                raise error from None
+
+    def _objective(self, statistics: Statistics, examples: int, least: torch.dtype = torch.float32) -> Objective:
         split = self._probe.splits[self.subset.split]
         positions = self.subset.positions[:examples]
         return Objective(
-            self._model.module, self._model.recipe, split, self._probe.unit, positions, self._parameters, statistics
+            self._model.module,
+            self._model.recipe,
+            split,
+            self._probe.unit,
+            positions,
+            self._parameters,
+            statistics,
+            least,
         )
 
     def _require_finite(self) -> None:
