@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from collapse_reference import figures, fuzziness, three_passes
+from soak.terminal_phase import Setting, digits, trained
 from torch import nn
 
 from sounding import Curve, Finding, Reading, Skip
@@ -156,3 +157,18 @@ def test_theory_stands_beside_the_norms(sounding_plugin: Trial):
         values = {each.metric: each.value for each in found if isinstance(each, Reading) and each.group == str(label)}
         assert values["class_mean_norm"] == pytest.approx(float(rows[y == label].mean(0).norm()), rel=1e-5)
         assert values["class_mean_norm_theory"] == pytest.approx(expected[label])
+
+
+def test_training_on_digits_goes_towards_collapse(sounding_plugin: Trial):
+    """A short terminal phase; the long one is soak/test_terminal_phase.py."""
+    found = {}
+    accuracies = {}
+    setting = Setting("short", True, 5e-3, 0.1, width=64, depth=2)
+    for epoch, module, accuracy in trained(setting, 0, 20, (0, 20)):
+        found[epoch] = by_name(sounding_plugin(NC, model=module, probe=digits()), "train")
+        accuracies[epoch] = accuracy
+    assert accuracies[0] < 0.5 < accuracies[20] == pytest.approx(1, abs=0.01)
+    for name, factor in (("nc1_pinv", 4), ("cdnv", 3), ("nc2_angle_means", 1.2), ("nc3_self_duality", 1.5)):
+        assert found[20][name].value < found[0][name].value / factor, name
+    assert found[20]["nc4_disagreement"].value < 0.01 < 0.3 < found[0]["nc4_disagreement"].value
+    assert found[20]["nc1_pinv"].value < found[20]["nc1_pinv_null"].low / 10

@@ -35,13 +35,16 @@ class ClassMomentsState:
         """Take in `features` [n, d] of classes `labels` [n], and what a classifier decides for them, as labels."""
         if self._rows is None:
             self._rows = _Waiting(features, self._most)
-        start = 0
-        while start < len(features):
+        start, count = 0, features.shape[0]
+        if count <= self._rows.room:
+            self._rows.put(features, labels, decisions)
+            return
+        while start < count:
             room = self._rows.room
             part = slice(start, start + room)
             self._rows.put(features[part], labels[part], None if decisions is None else decisions[part])
             start += room
-            if start < len(features):  # cut by count, not by batch; folded only once there is more
+            if start < count:  # cut by count, not by batch; folded only once there is more
                 self._fold()
 
     def merge(self, other: "ClassMomentsState") -> None:
@@ -94,14 +97,15 @@ class _Waiting:
         return self._room - self.count
 
     def put(self, rows: torch.Tensor, labels: torch.Tensor, decisions: torch.Tensor | None) -> None:
-        part = slice(self.count, self.count + len(rows))
+        end = self.count + rows.shape[0]
+        part = slice(self.count, end)
         self._rows[part] = rows.detach()
         self._labels[part] = labels
         if decisions is None:
             self._decided = False
         else:
             self._decisions[part] = decisions
-        self.count += len(rows)
+        self.count = end
 
     def taken(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         part = slice(0, self.count)
