@@ -16,11 +16,12 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peers.environments import python_with, run, watched
-from record import record
+from peers.environments import python_with, watched
+from record import RESULTS, record
 from trained import trained
 
 HERE = Path(__file__).parent / "peers"
@@ -33,58 +34,74 @@ IMPORT = ("-c", "import torch, time; time.sleep(0.1)")
 TITLES = ("weights", "mode", "peer CPU s", "ours", "ratio", "alpha differs")
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What one program made of a file: seconds, MiB, exponents by layer."""
+
+    cpu_s: float
+    memory: tuple[float, ...]  # as KINDS
+    alpha: dict[str, float]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="only these weights; others keep the figures they have")
+    parser.add_argument("--pairs", type=int, help="pairs of each; else one to three")
     parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results")
     options = parser.parse_args()
     torch.set_num_threads(1)
     peer = python_with(*PEER)
-    torch_alone = {"peer": watched(peer, IMPORT)[1], "ours": watched(sys.executable, IMPORT)[1]}
-    kept = {}
+    alone = {python: watched(python, IMPORT)[2] for python in (peer, sys.executable)}
     print("{:<15}{:<8}{:>11}{:>8}{:>7}{:>14}   memory, of the peer's".format(*TITLES))
-    with tempfile.TemporaryDirectory() as directory:
-        for name, pairs in (PAIRS | TRAINED).items():
+    for name, pairs in (PAIRS | TRAINED).items():
+        if options.names and name not in options.names:
+            continue
+        with tempfile.TemporaryDirectory() as directory:
             path = trained(name) if name in TRAINED else Path(directory) / f"{name}.pt"
             if name not in TRAINED:
                 torch.save(dict(weights_of(name)), path)
-            kept[name] = {
-                mode: compared(peer, path, mode, pairs) | memory(peer, path, mode, torch_alone) for mode in MODES
-            }
-            for mode, row in kept[name].items():
-                figures = (
-                    f"{row['peer_cpu_s']:>11.2f}{row['cpu_s']:>8.2f}{row['ratio']:>7.2f}{row['alpha_differs']:>14.1e}"
-                )
-                shares = ", ".join(f"{kind} {row[f'{kind}_share']:.2f}" for kind in KINDS)
-                print(f"{name:<15}{mode:<8}{figures}   {shares}")
-    if options.keep:
-        record("weight_spectrum", {"peer": PEER[1], "threads": 1, "own_of_torch_mib": torch_alone, "weights": kept})
+            rows = compared(peer, path, options.pairs or pairs, alone)
+        for mode, row in rows.items():
+            figures = f"{row['peer_cpu_s']:>11.2f}{row['cpu_s']:>8.2f}{row['ratio']:>7.2f}{row['alpha_differs']:>14.1e}"
+            shares = ", ".join(f"{kind} {row[f'{kind}_share']:.2f}" for kind in KINDS)
+            print(f"{name:<15}{mode:<8}{figures}   {shares}", flush=True)
+        if options.keep:
+            own = {"peer": round(alone[peer]), "ours": round(alone[sys.executable])}
+            known = json.loads((RESULTS / "weight_spectrum.json").read_text())["weights"]
+            kept = {each: rows if each == name else known[each] for each in PAIRS | TRAINED if each in {name, *known}}
+            record("weight_spectrum", {"peer": PEER[1], "threads": 1, "own_of_torch_mib": own, "weights": kept})
 
 
-def compared(peer: str, path: Path, mode: str, pairs: int) -> dict[str, float]:
-    """Processor time: the median of ratios taken in pairs; and by how much an exponent differs at most."""
-    rows = []
+def compared(peer: str, path: Path, pairs: int, alone: dict[str, float]) -> dict[str, dict[str, float]]:
+    """The medians of what was measured in turn: the peer, then ours in either mode; memory is the last round's."""
+    rounds: list[dict[str, Measured]] = []
     for _ in range(pairs):
-        theirs = json.loads(run(peer, HERE / "weightwatcher_run.py", [str(path)]).splitlines()[-1])
-        ours = json.loads(run(sys.executable, HERE / "spectrum_run.py", [str(path), mode]))
-        rows.append((theirs["cpu_s"], ours["cpu_s"], theirs["cpu_s"] / ours["cpu_s"]))
-    fitted = {part: alpha for part, alpha in theirs["alpha"].items() if math.isfinite(alpha) and alpha > 0}
-    assert fitted.keys() <= ours["alpha"].keys(), "the peer fitted a layer that we did not"
-    return {
-        "peer_cpu_s": statistics.median(row[0] for row in rows),
-        "cpu_s": statistics.median(row[1] for row in rows),
-        "ratio": statistics.median(row[2] for row in rows),
+        found = {"peer": measured(peer, "weightwatcher_run.py", [str(path)], alone[peer])}
+        for mode in MODES:
+            found[mode] = measured(sys.executable, "spectrum_run.py", [str(path), mode], alone[sys.executable])
+        rounds.append(found)
+    return {mode: row(rounds, mode) for mode in MODES}
+
+
+def measured(python: str, script: str, arguments: list[str], alone: float) -> Measured:
+    text, resident, own = watched(python, [str(HERE / script), *arguments])
+    found = json.loads(text.splitlines()[-1])
+    return Measured(found["cpu_s"], (resident, own, own - alone), found["alpha"])
+
+
+def row(rounds: list[dict[str, Measured]], mode: str) -> dict[str, float]:
+    theirs, ours = rounds[-1]["peer"], rounds[-1][mode]
+    fitted = {part: alpha for part, alpha in theirs.alpha.items() if math.isfinite(alpha) and alpha > 0}
+    assert fitted.keys() <= ours.alpha.keys(), "the peer fitted a layer that we did not"
+    found: dict[str, float] = {
+        "pairs": len(rounds),
+        "peer_cpu_s": statistics.median(each["peer"].cpu_s for each in rounds),
+        "cpu_s": statistics.median(each[mode].cpu_s for each in rounds),
+        "ratio": statistics.median(each["peer"].cpu_s / each[mode].cpu_s for each in rounds),
         "layers": len(fitted),
-        "alpha_differs": max(abs(ours["alpha"][part] / alpha - 1) for part, alpha in fitted.items()),
+        "alpha_differs": max(abs(ours.alpha[part] / alpha - 1) for part, alpha in fitted.items()),
     }
-
-
-def memory(peer: str, path: Path, mode: str, torch_alone: dict[str, float]) -> dict[str, float]:
-    """Peaks in MiB, and ours as shares of the peer's."""
-    theirs = watched(peer, [str(HERE / "weightwatcher_run.py"), str(path)])
-    ours = watched(sys.executable, [str(HERE / "spectrum_run.py"), str(path), mode])
-    found: dict[str, float] = {}
-    beyond = (theirs[1] - torch_alone["peer"], ours[1] - torch_alone["ours"])
-    for kind, before, now in zip(KINDS, (*theirs, beyond[0]), (*ours, beyond[1]), strict=True):
+    for kind, before, now in zip(KINDS, theirs.memory, ours.memory, strict=True):
         found |= {f"peer_{kind}_mib": round(before), f"{kind}_mib": round(now), f"{kind}_share": round(now / before, 3)}
     return found
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from collections.abc import Sequence
@@ -32,23 +33,26 @@ def run(python: str, script: Path, arguments: Sequence[str]) -> str:
     return subprocess.run(command, check=True, env=_alone(), capture_output=True, text=True).stdout
 
 
-def watched(python: str, arguments: Sequence[str]) -> tuple[float, float]:
-    """Peaks of what a process had in memory, in MiB: all of it, and its own without what is mapped from files.
+def watched(python: str, arguments: Sequence[str]) -> tuple[str, float, float]:
+    """Standard output, and peaks of what a process had in memory, in MiB: all of it, and its own without mapped files.
 
     The kernel keeps the first; the second is looked at every few milliseconds.
     """
     resident = own = 0
-    with subprocess.Popen(
-        [python, *arguments], env=_alone(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as work:
+    command = [python, *arguments]
+    with (
+        tempfile.TemporaryFile("w+") as told,
+        subprocess.Popen(command, env=_alone(), stdout=told, stderr=subprocess.DEVNULL) as work,
+    ):
         while work.poll() is None:
             status = Path(f"/proc/{work.pid}/status").read_text()
             found = dict(line.split()[:2] for line in status.splitlines() if line.startswith(("VmHWM", "RssAnon")))
             resident, own = max(resident, int(found.get("VmHWM:", 0))), max(own, int(found.get("RssAnon:", 0)))
             time.sleep(0.003)
         if work.returncode:
-            raise subprocess.CalledProcessError(work.returncode, python)
-    return resident / 1024, own / 1024
+            raise subprocess.CalledProcessError(work.returncode, command)
+        told.seek(0)
+        return told.read(), resident / 1024, own / 1024
 
 
 def _alone() -> dict[str, str]:
