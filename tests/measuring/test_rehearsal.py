@@ -39,6 +39,7 @@ def test_a_good_recipe_has_no_problems(linear: tuple[Checkpoint, Path], job_of: 
         (NET + DATA + "def forward(m, x): raise KeyError('x')\n", ["KeyError", "tried.py:"]),
         (NET + DATA + "def forward(m, x): exit(2)\n", ["SystemExit: 2"]),
         (NET + DATA + "def forward(m, x): return m(x).detach()\n", ["does not depend on any parameter"]),
+        (NET + DATA + "def head(model): return 'fc'\n", ["head returned 'fc', and the network has no such module"]),
         ("def architecture(c): return torch.nn.Sequential()\n", ["defines no `probe`", "Unexpected in the checkpoint"]),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 from torch.autograd.graph import register_multi_grad_hook
 
 from sounding.batch import tensors_in
@@ -47,10 +48,9 @@ def _went_back(count: Count, examples: int, gradient: torch.Tensor) -> None:
 
 def _mapped(tensor: torch.Tensor) -> int:
     """How many tensors `vmap` has this one stand for."""
-    functorch = torch._C._functorch
     times = 1
-    while functorch.is_functorch_wrapped_tensor(tensor):
-        inner = functorch.get_unwrapped(tensor)
+    while is_functorch_wrapped_tensor(tensor):
+        inner = get_unwrapped(tensor)
         times *= inner.numel() // max(1, tensor.numel())
         tensor = inner
     return times

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sounding.passes import Gradients, Model, Other, Weights
+from sounding.passes import Gradients, Head, Model, Other, Representations, Weights
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ def given_tensors(arguments: Iterable[Any]) -> list[object]:
             found.extend(given_tensors(vars(each)["_passes"].values()))
         elif isinstance(each, Model):
             found.extend(each.module.state_dict().values())
-        elif isinstance(each, Weights | Gradients):
+        elif isinstance(each, Weights | Gradients | Representations):
             found.extend(each.values())
+        elif isinstance(each, Head):
+            found.extend((each.weight, each.bias))
     return found

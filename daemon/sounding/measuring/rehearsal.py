@@ -8,7 +8,7 @@ from sounding.blame import describe_error
 from sounding.errors import SoundingError
 from sounding.measuring.bench import Bench
 from sounding.measuring.discovery import load
-from sounding.measuring.supply import PassFailure
+from sounding.measuring.supply import PassFailure, Supply
 from sounding.measuring.traversal import take
 from sounding.passes import Model
 from sounding.passes.undisturbed import undisturbed
@@ -48,8 +48,19 @@ def _problems(bench: Bench, job: Job, network: str) -> Iterator[str]:
     except PassFailure as failure:
         yield failure.reason
         return
-    for split in probe.splits.values() if probe is not None else ():
+    if probe is None:
+        return
+    if "head" in model.recipe.functions:
+        yield from _head_problem(supply)
+    for split in probe.splits.values():
         yield from _attempt(job, f"the {split.name} split", partial(_try, model, probe, split))
+
+
+def _head_problem(supply: Supply) -> Iterator[str]:
+    try:
+        supply.get("head")
+    except PassFailure as failure:
+        yield failure.reason
 
 
 def _try(model: Model, probe: Any, split: Split) -> None:
