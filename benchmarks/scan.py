@@ -140,18 +140,21 @@ def measured(at: Path, name: str) -> dict[str, float]:
     start, spent = time.perf_counter(), time.process_time()
     scan = Scanner(settings.stores[0]).scan(0.0, full=True, touched=frozenset(), unsettled=frozenset())
     cold, cold_processor = time.perf_counter() - start, time.process_time() - spent
-    sighted = len(scan.sightings)
+    sighted = len(scan.seen)
     del scan
     daemon = daemon_of(settings)
     now = 1000.0
-    while daemon.lookout.unexamined or len(daemon.lookout.seen) < sighted or daemon.foreman.has_stale_plans:
+    counts = daemon.lookout.counts
+    while (
+        not counts or counts["store"].total() < sighted or daemon.lookout.unexamined or daemon.foreman.has_stale_plans
+    ):
         now = turn(daemon, now)
     assert daemon.foreman.owed_tasks == 0, "something was measured that the daemon does not know of"
     turns = [timed_turn(daemon, now + 10.0 * number) for number in range(1, IDLE + 1)]
     memory = psutil.Process().memory_info().rss
     found = {
         "checkpoints": sighted,
-        "outcomes": len(daemon.ledger.outcomes),
+        "outcomes": daemon.ledger.endings.total(),
         "cold_scan_s": cold,
         "cold_scan_processor_s": cold_processor,
         "idle_turn_processor_s": statistics.median(turns),

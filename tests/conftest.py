@@ -5,10 +5,20 @@ from collections.abc import Iterator
 
 import pytest
 
+from sounding.keeping import drawers
+
 
 @pytest.fixture(scope="session", autouse=True)
 def power_that_does_not_fail() -> Iterator[None]:
     """No test cuts the power; waiting for the disk would be half the time of those that publish a lot."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runs_that_are_soon_put_away() -> Iterator[None]:
+    """Every test with two runs has one of them packed and unpacked, as a store of thousands has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawers, "MOST_OPEN", 1)
         yield

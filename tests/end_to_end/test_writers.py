@@ -56,7 +56,7 @@ class Bench:
         """Take turns until all that is owed is done."""
         deadline = time.monotonic() + 60
         self.look()
-        while self.daemon.crew.working or not self.daemon.foreman.is_content or not self.daemon.foreman.plans:
+        while self.daemon.crew.working or not self.daemon.foreman.is_content or not self.daemon.foreman.planned:
             assert time.monotonic() < deadline
             wait([child.connection for child in self.daemon.crew.children if child.connection], 0.05)
             self.look(0.05)

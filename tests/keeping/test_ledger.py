@@ -25,16 +25,16 @@ from sounding.records import (
     Verdict,
 )
 
+A = ("runs", "a")
+
 
 def known_to(ledger: Ledger) -> dict[str, object]:
     """All that a ledger answers with."""
     return {
-        "outcomes": ledger.outcomes,
+        "outcomes": {run: ledger.outcomes(run) for run in ledger.runs()},
         "endings": +ledger.endings,
         "unsettled": ledger.unsettled,
-        "recorded": ledger.recorded,
-        "history": ledger.history,
-        "attributes": ledger.attributes,
+        "pasts": {run: ledger.past(run) for run in ledger.runs()},
         "settings": ledger.settings,
         "greatest_seq": ledger.greatest_seq,
     }
@@ -130,9 +130,9 @@ def test_every_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     read: list[str] = []
     real = ResultsDirectory.each_row
 
-    def counted(of: ResultsDirectory, names: list[str], records: tuple[str, ...]) -> object:
+    def counted(of: ResultsDirectory, names: list[str], *chosen: tuple[str, ...]) -> object:
         read.extend(names)
-        return real(of, names, records)
+        return real(of, names, *chosen)
 
     monkeypatch.setattr(ResultsDirectory, "each_row", counted)
     ledger = Ledger(results)
@@ -165,7 +165,7 @@ def test_the_newest_outcome_of_a_key_counts(tmp_path: Path):
     for seq, ending in ((3, Ending.OK), (5, Ending.REDO), (4, Ending.FAILED)):
         publish(results, [outcome_of(known, ending, seq, attempt=seq)], seq)
     ledger = cold(results)
-    (newest,) = ledger.outcomes.values()
+    (newest,) = ledger.outcomes(A).values()
     assert (newest.ending, newest.attempt, newest.seq, newest.reason) == (Ending.REDO, 5, 5, "said at 5")
     assert newest.recorded_at == START
     assert newest.subject == task_on(known, sheet()).subject
@@ -190,13 +190,13 @@ def test_a_checkpoint_lives_in_history_for_ever_and_on_its_path_while_it_is_ther
     publish(results, [verdict_of(old, 1)], 1)
     publish(results, [verdict_of(new, 2)], 2)
     ledger = cold(results)
-    assert ledger.history == {("runs", "a"): {old.checkpoint_id: old, new.checkpoint_id: new}}
-    assert ledger.recorded[new.path].checkpoint == new
+    assert ledger.past(A).history == {old.checkpoint_id: old, new.checkpoint_id: new}
+    assert ledger.past(A).recorded[new.path].checkpoint == new
     publish(results, [verdict_of(new, 3, State.PENDING)], 3)
     ledger.refresh()
-    assert ledger.recorded[new.path].checkpoint is None
-    assert ledger.recorded[new.path].verdict == Verdict(State.PENDING, "said at 3")
-    assert set(ledger.history["runs", "a"]) == {old.checkpoint_id, new.checkpoint_id}
+    assert ledger.past(A).recorded[new.path].checkpoint is None
+    assert ledger.past(A).recorded[new.path].verdict == Verdict(State.PENDING, "said at 3")
+    assert set(ledger.past(A).history) == {old.checkpoint_id, new.checkpoint_id}
 
 
 def test_two_names_of_one_checkpoint_recorded_at_once_have_one_place_in_history(tmp_path: Path):
@@ -205,8 +205,8 @@ def test_two_names_of_one_checkpoint_recorded_at_once_have_one_place_in_history(
         results = results_in(tmp_path / name)
         publish(results, [verdict_of(known, 1) for known in order], 1)
         ledger = cold(results)
-        assert ledger.history["runs", "a"] == {one.checkpoint_id: last}
-        assert set(ledger.recorded) == {one.path, last.path}
+        assert ledger.past(A).history == {one.checkpoint_id: last}
+        assert set(ledger.past(A).recorded) == {one.path, last.path}
 
 
 def test_a_sighting_is_recognised_by_path_and_stamp(tmp_path: Path):
@@ -261,7 +261,7 @@ def test_progress_comes_back_as_it_was_written(tmp_path: Path):
     progress = Progress(Fact(3, "path"), Fact(2**62, "u"), Fact(1.5, "e"), lr_last=Fact(1e-3, "log"))
     known = checkpoint(3, progress=progress)
     publish(results := results_in(tmp_path), [verdict_of(known, 1)], 1)
-    assert cold(results).history["runs", "a"][known.checkpoint_id].progress == progress
+    assert cold(results).past(A).history[known.checkpoint_id].progress == progress
 
 
 def test_a_count_that_no_column_can_hold_is_left_out_and_its_source_kept(tmp_path: Path):
@@ -269,7 +269,7 @@ def test_a_count_that_no_column_can_hold_is_left_out_and_its_source_kept(tmp_pat
     row = verdict_of(checkpoint(3, progress=progress), 1)
     assert (row["tokens"], row["tokens_source"]) == (None, "tokens")
     publish(results := results_in(tmp_path), [row], 1)
-    (known,) = cold(results).history["runs", "a"].values()
+    (known,) = cold(results).past(A).history.values()
     assert known.progress == Progress(Fact(3, "path"))
 
 
@@ -278,5 +278,5 @@ def test_an_examination_of_a_half_checkpoint_keeps_no_identity(tmp_path: Path):
     row = verdict_row(seen, Verdict(State.PENDING, "half"), None, complete("f"), START, 1)
     publish(results := results_in(tmp_path), [row], 1)
     ledger = cold(results)
-    assert ledger.history == {}
-    assert ledger.recorded[seen.path].checkpoint is None
+    assert ledger.past(A).history == {}
+    assert ledger.past(A).recorded[seen.path].checkpoint is None

@@ -58,7 +58,7 @@ class Shop:
     def outcomes(self) -> list[Outcome]:
         ledger = Ledger(self.results)
         ledger.refresh()
-        return list(ledger.outcomes.values())
+        return [outcome for run in ledger.runs() for outcome in ledger.outcomes(run).values()]
 
     def leftovers(self) -> list[str]:
         return [path.name for path in self.results.tmp.iterdir()]

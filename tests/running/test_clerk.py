@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from making import checkpoint, settings_in, sighting, stamp
+from making import settings_in
 
 from sounding.asking.query import connect
 from sounding.config import Settings
@@ -19,9 +19,7 @@ from sounding.keeping.logbook import read_places
 from sounding.keeping.results import ResultsDirectory
 from sounding.keeping.series import read_series
 from sounding.logs.reading import LogsRead, read_logs
-from sounding.records import State, Verdict
 from sounding.running.clerk import Clerk, Read
-from sounding.seeing.lookout import Seen
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 CONFIG = """
@@ -38,12 +36,9 @@ class Killed(BaseException):
 
 def in_sight(*runs: str, newest: Mapping[str, Path] | None = None) -> Any:
     """A lookout that sees these runs, with the directory of a checkpoint of some."""
-    seen = {
-        str(path): Seen(sighting(run=run, path=str(path), stamp=stamp(mtime_ns=number)), Verdict(State.COMPLETE, ""),
-                        checkpoint(run=run, path=str(path)))
-        for number, (run, path) in enumerate((newest or {}).items())
-    }  # fmt: skip
-    return SimpleNamespace(runs=lambda: [("runs", run) for run in runs], hidden=frozenset(), seen=seen)
+    complete = {("runs", run): str(path) for run, path in (newest or {}).items()}
+    seen = [("runs", run) for run in runs]
+    return SimpleNamespace(runs=lambda: seen, hidden=frozenset(), last_complete=lambda: complete)
 
 
 def results_of(settings: Settings, at: Callable[[str], None] = lambda point: None) -> ResultsDirectory:

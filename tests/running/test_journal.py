@@ -55,11 +55,12 @@ def test_sightings_are_one_file_and_come_back(desk: Desk):
     desk.journal.write_sightings([seen(1), seen(2, state=State.BROKEN)], START)
     assert desk.files() == 1
     assert desk.ledger.refresh() == {("runs", "a")}
-    assert {Path(path).name: known.verdict.state for path, known in desk.ledger.recorded.items()} == {
+    past = desk.ledger.past(("runs", "a"))
+    assert {Path(path).name: known.verdict.state for path, known in past.recorded.items()} == {
         "ckpt_1.pt": State.COMPLETE,
         "ckpt_2.pt": State.BROKEN,
     }
-    assert desk.ledger.history["runs", "a"] == {checkpoint(1).checkpoint_id: checkpoint(1)}
+    assert past.history == {checkpoint(1).checkpoint_id: checkpoint(1)}
     assert list(desk.results.tmp.iterdir()) == []
 
 
@@ -117,7 +118,9 @@ def test_a_redo_owes_again_what_it_matches(desk: Desk):
     desk.ledger.refresh()
     desk.journal.write_redo(Redo(plugin="loss", step=2), START)
     desk.ledger.refresh()
-    ended = {(o.key.plugin, o.subject.step): (o.ending, o.attempt) for o in desk.ledger.outcomes.values()}
+    ended = {
+        (o.key.plugin, o.subject.step): (o.ending, o.attempt) for o in desk.ledger.outcomes(("runs", "a")).values()
+    }
     assert ended.pop(("loss", 2)) == (Ending.REDO, 0)
     assert set(ended.values()) == {(Ending.OK, 1)}
 

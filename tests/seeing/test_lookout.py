@@ -1,5 +1,6 @@
 """Seeing, with a scripted examiner: verdicts are news once, identities outlive names and restarts."""
 
+import os
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from making import START, publish, settings_in
 from seeing.post import QUIET_CONFIG, Post
 
 from sounding.config import Store
+from sounding.keeping import drawers
 from sounding.keeping.rows import verdict_row
 from sounding.records import Attribute, Examination, Fact, Progress, Sighting, State, Verdict
 from sounding.seeing import lookout as lookouts
@@ -147,7 +149,7 @@ def test_overwriting_makes_a_new_generation_which_the_planner_sees_alone(post: P
     assert new.ordinal == old.ordinal + 1
     assert view.history == (new,)
     post.record(news)
-    assert set(post.ledger.history["runs", "a"]) == {old.checkpoint_id, new.checkpoint_id}
+    assert set(post.ledger.past(("runs", "a")).history) == {old.checkpoint_id, new.checkpoint_id}
 
 
 def test_one_file_overwritten_for_ever_is_a_run_of_checkpoints(tmp_path: Path):
@@ -375,5 +377,46 @@ def test_a_checkpoint_of_a_run_that_has_lost_its_store_is_still_in_the_history(p
     row = verdict_row(seen.sighting, seen.verdict, seen.checkpoint, seen.examination, START, 1)
     publish(post.results, [{**row, "store": "gone"}], 1)
     post.ledger.refresh()
-    assert [seen.sighting.run for seen in post.look()[0]] == []
-    assert set(post.ledger.history) == {("gone", "a")}
+    (again,) = post.look()[0]
+    post.record([again])
+    assert post.ledger.runs() == {("gone", "a"), ("runs", "a")}
+    assert post.look()[0] == []
+
+
+def test_runs_at_rest_stay_packed_until_something_happens_to_them(post: Post, monkeypatch: pytest.MonkeyPatch):
+    for run in "abc":
+        post.write(f"{run}/ckpt_1.pt", f"content of {run}")
+    post.record(post.look()[0])
+    post.look()
+    unpacked: list[int] = []
+    real = drawers._unpacked
+    monkeypatch.setattr(drawers, "_unpacked", lambda packed: unpacked.append(len(packed)) or real(packed))
+    for full in (False, True, False):
+        assert post.look(full=full) == ([], set())
+    assert unpacked == []
+    post.write("a/ckpt_2.pt", "two")
+    post.record(post.look()[0])
+    assert len(unpacked) > 0
+    assert (post.steps("a"), post.steps("b"), post.steps("c")) == ((1, 2), (1,), (1,))
+    assert post.lookout.counts["runs"][State.COMPLETE] == 4
+
+
+def test_what_comes_while_its_run_cannot_be_looked_at_is_judged_when_it_can(tmp_path: Path):
+    post = Post(tmp_path, QUIET_CONFIG.replace("{run}/ckpt_{step}.pt", "{part}/{run}/ckpt_{step}.pt"))
+    post.write("x/a/ckpt_1.pt", "one")
+    post.record(post.look()[0])
+    post.write("y/a/ckpt_2.pt", "two")
+    real = os.scandir
+
+    def guarded(directory: str) -> object:
+        if directory.endswith("x/a"):
+            raise PermissionError(13, "Permission denied")
+        return real(directory)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "scandir", guarded)
+        assert post.look() == ([], set())
+        assert post.lookout.hidden == {("runs", "a")}
+        assert post.steps() == (1,)
+    (seen,), runs = post.look()
+    assert (seen.sighting.step, runs, post.steps()) == (2, {"a"}, (1, 2))

@@ -116,6 +116,6 @@ def test_a_wall_clock_that_goes_back_changes_no_birth_and_no_order(tmp_path: Pat
     post.record(post.lookout.look(1000.0, wall, budget=1e9)[0])
     post.write("a/ckpt_2.pt", "two")
     post.record(post.lookout.look(1010.0, wall.replace(day=wall.day - 1), budget=1e9)[0])
-    first, second = sorted(post.ledger.history["runs", "a"].values(), key=lambda known: known.step)
+    first, second = sorted(post.ledger.past(("runs", "a")).history.values(), key=lambda known: known.step)
     assert (first.first_seen, second.first_seen) == (wall, wall.replace(day=wall.day - 1)), "as they were shown then"
     assert first.ordinal < second.ordinal, "and the order of birth is not read from them"

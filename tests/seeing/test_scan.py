@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,20 @@ from sounding.records import Sighting
 from sounding.seeing import directory as directories
 from sounding.seeing import scan as scanning
 from sounding.seeing.directory import Reader, Way
-from sounding.seeing.scan import Scan, Scanner
+from sounding.seeing.scan import Scanner
 from sounding.stamps import stamp_of
 
 STORE = '[[stores]]\npath = "runs"\npattern = {}\n'
 NOBODY: Set[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the scanner told, and what is there by all that it has told so far."""
+
+    changed: frozenset[str]
+    sightings: Mapping[str, Sighting]
+    problem: str
 
 
 class Eye:
@@ -28,6 +38,7 @@ class Eye:
         self.now = 1000.0
         self.stamped: list[str] = []
         self.listed: list[str] = []
+        self.known: dict[str, Sighting] = {}
         self._count(monkeypatch)
 
     def write(self, name: str, text: str = "x") -> str:
@@ -38,11 +49,15 @@ class Eye:
 
     def look(
         self, *, full: bool = False, touched: Set[str] = NOBODY, unsettled: Set[str] = NOBODY, after: float = 10.0
-    ) -> Scan:
+    ) -> Look:
         self.now += after
         self.stamped.clear()
         self.listed.clear()
-        return self.scanner.scan(self.now, full=full, touched=touched, unsettled=unsettled)
+        told = self.scanner.scan(self.now, full=full, touched=touched, unsettled=unsettled)
+        assert told.gone.keys() <= self.known.keys(), "what was never told of cannot go"
+        assert all(self.known[path].run == gone.run for path, gone in told.gone.items())
+        self.known = {path: seen for path, seen in self.known.items() if path not in told.gone} | dict(told.seen)
+        return Look(frozenset({*told.seen, *told.gone}), self.known, told.problem)
 
     def rest(self) -> None:
         """Look until nothing is unsettled any more."""
@@ -54,7 +69,7 @@ class Eye:
     def _count(self, monkeypatch: pytest.MonkeyPatch) -> None:
         real = Reader.entries
 
-        def counted_entries(reader: Reader, way: Way, known: Mapping[str, Sighting]) -> object:
+        def counted_entries(reader: Reader, way: Way, known: Set[str]) -> object:
             self.listed.append(way.path)
             return real(reader, way, known)
 
@@ -219,7 +234,7 @@ def test_an_error_of_the_file_system_in_one_directory_loses_nothing(eye: Eye, mo
     second = eye.write("b/ckpt_1.pt")
     real = Reader.entries
 
-    def broken(reader: Reader, way: Way, known: Mapping[str, Sighting]) -> object:
+    def broken(reader: Reader, way: Way, known: Set[str]) -> object:
         if way.path.endswith("/b"):
             raise OSError(5, "Input/output error")
         return real(reader, way, known)

@@ -317,7 +317,7 @@ def test_a_rerun_that_uses_the_same_steps_again_makes_other_checkpoints(post: Po
     old = {seen.checkpoint.checkpoint_id for seen in first if seen.checkpoint}
     assert [known.fingerprint for known in view.readable] == ["second 1", "second 2"]
     assert old.isdisjoint(known.checkpoint_id for known in view.history)
-    assert old < post.ledger.history["runs", "a"].keys()
+    assert old < post.ledger.past(("runs", "a")).history.keys()
 
 
 def test_a_rerun_that_has_not_come_so_far_is_not_mixed_up_with_the_first(post: Post):
@@ -337,14 +337,14 @@ def test_a_renamed_run_is_a_new_run_and_the_old_readings_stay(post: Post):
     for step in (1, 2):
         post.write(f"a/ckpt_{step}.pt", f"content {step}")
     post.record(post.look()[0])
-    old = set(post.ledger.history["runs", "a"])
+    old = set(post.ledger.past(("runs", "a")).history)
     (post.runs / "a").rename(post.runs / "b")
     news, changed = post.look(full=False)
     assert (changed, runs(post)) == ({"a", "b"}, {"b"})
     post.record(news)
     assert post.steps("b") == (1, 2)
-    assert set(post.ledger.history["runs", "a"]) == old
-    assert old.isdisjoint(post.ledger.history["runs", "b"])
+    assert set(post.ledger.past(("runs", "a")).history) == old
+    assert old.isdisjoint(post.ledger.past(("runs", "b")).history)
     (post.runs / "b").rename(post.runs / "a")
     assert post.look(full=False) == ([], {"a", "b"})
     assert {c.checkpoint_id for c in post.lookout.view(("runs", "a"), growing=True, models=("",)).readable} == old

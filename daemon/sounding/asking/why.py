@@ -1,7 +1,7 @@
 """Why a checkpoint was measured, or was not: every plugin's story, told from the results, with or without a daemon."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from sounding.config import Settings, Store
 from sounding.deciding.patience import given_up
 from sounding.deciding.policy import patience
 from sounding.errors import SoundingError
-from sounding.keeping.ledger import Ledger, Recorded
+from sounding.keeping.ledger import Ledger, Past, Recorded
 from sounding.keeping.results import ResultsDirectory
 from sounding.records import (
     SETTLED,
@@ -40,8 +40,9 @@ def why(settings: Settings, text: str) -> list[Explanation]:
         ledger.refresh()
     catalogue = (recall(settings.results) if results.path.is_dir() else None) or Catalogue({})
     teller = _Teller(settings, ledger, catalogue)
-    told = [teller.explain(checkpoint) for checkpoint in _complete(ledger, text)]
-    told += [_unfinished(recorded) for recorded in _incomplete(ledger, text)]
+    pasts = [ledger.past(run) for run in sorted(ledger.runs())]
+    told = [teller.explain(checkpoint) for checkpoint in _complete(pasts, text)]
+    told += [_unfinished(recorded) for recorded in _incomplete(pasts, text)]
     told += explain_runs(settings, ledger, catalogue, text)
     if told:
         return told
@@ -58,7 +59,7 @@ class _Teller:
         absence = self._absence(checkpoint)
         stories = [self._story(checkpoint, sheet, absence) for _, sheet in sorted(self.catalogue.plugins.items())]
         stories += [TaskStory(refusal.name, "refused", refusal.reason) for refusal in self.catalogue.refusals]
-        recorded = self.ledger.recorded.get(checkpoint.path)
+        recorded = self._past(checkpoint).recorded.get(checkpoint.path)
         reason = "proven whole from its bytes" if recorded is None else recorded.verdict.reason
         return Explanation(
             checkpoint.checkpoint_id,
@@ -71,6 +72,9 @@ class _Teller:
             tuple(stories),
         )
 
+    def _past(self, checkpoint: Checkpoint) -> Past:
+        return self.ledger.past((checkpoint.store, checkpoint.run))
+
     def _story(self, checkpoint: Checkpoint, sheet: PluginSheet, absence: str) -> TaskStory:
         if is_over_run(sheet):
             return TaskStory(
@@ -78,7 +82,7 @@ class _Teller:
             )
         outcomes = [
             outcome
-            for key, outcome in self.ledger.outcomes.items()
+            for key, outcome in self.ledger.outcomes((checkpoint.store, checkpoint.run)).items()
             if key.plugin == sheet.name and outcome.subject.checkpoint_id == checkpoint.checkpoint_id
         ]
         current = [
@@ -104,7 +108,7 @@ class _Teller:
         """Why the checkpoint cannot be read now under any of its names, or nothing."""
         places = {checkpoint.path: checkpoint.stamp} | {
             recorded.path: recorded.stamp
-            for recorded in self.ledger.recorded.values()
+            for recorded in self._past(checkpoint).recorded.values()
             if recorded.checkpoint is not None and recorded.checkpoint.checkpoint_id == checkpoint.checkpoint_id
         }
         return min((_absence(Path(path), stamp) for path, stamp in places.items()), key=bool)
@@ -131,7 +135,7 @@ class _Teller:
         if chosen is not None and not chosen.enabled:
             return "enabled = false in the configuration"
         schedule = parse_schedule("all") if chosen is None else chosen.schedule
-        steps = sorted(known.step for known in self.ledger.history.get((checkpoint.store, checkpoint.run), {}).values())
+        steps = sorted(known.step for known in self._past(checkpoint).history.values())
         if not schedule.wants(checkpoint.step, steps[0], steps[-1]):
             return f"not at this step: at = {schedule.text!r}"
         if sheet.cost == "offline":
@@ -171,26 +175,32 @@ def _absence(path: Path, recorded: Stamp) -> str:
     return "" if stamp == recorded else "overwritten"
 
 
-def _complete(ledger: Ledger, text: str) -> Iterator[Checkpoint]:
+def _complete(pasts: Sequence[Past], text: str) -> Iterator[Checkpoint]:
     run, at, step = text.rpartition("@")
     path = _absolute(text)
-    recorded = ledger.recorded.get(path)
+    recorded = _newest(pasts, path)
     named = None if recorded is None or recorded.checkpoint is None else recorded.checkpoint.checkpoint_id
-    for checkpoints in ledger.history.values():
-        for checkpoint in sorted(checkpoints.values(), key=lambda known: known.ordinal):
+    for past in pasts:
+        for checkpoint in sorted(past.history.values(), key=lambda known: known.ordinal):
             by_step = bool(at) and checkpoint.run == run and str(checkpoint.step) == step
             by_id = len(text) >= 4 and checkpoint.checkpoint_id.startswith(text)
             if by_step or by_id or checkpoint.path == path or checkpoint.checkpoint_id == named:
                 yield checkpoint
 
 
-def _incomplete(ledger: Ledger, text: str) -> Iterator[Recorded]:
+def _incomplete(pasts: Sequence[Past], text: str) -> Iterator[Recorded]:
     run, at, step = text.rpartition("@")
-    path = _absolute(text)
-    for recorded in ledger.recorded.values():
+    newest = _newest(pasts, _absolute(text))
+    for recorded in (recorded for past in pasts for recorded in past.recorded.values()):
         by_step = bool(at) and recorded.run[1] == run and str(recorded.step) == step
-        if recorded.checkpoint is None and (by_step or recorded.path == path):
+        if recorded.checkpoint is None and (by_step or recorded is newest):
             yield recorded
+
+
+def _newest(pasts: Iterable[Past], path: str) -> Recorded | None:
+    """The last verdict on a path, which belonged to other runs while the store's pattern was another."""
+    known = (past.recorded[path] for past in pasts if path in past.recorded)
+    return max(known, key=lambda recorded: recorded.seq, default=None)
 
 
 def _unfinished(recorded: Recorded) -> Explanation:

@@ -17,10 +17,10 @@ def explain_runs(settings: Settings, ledger: Ledger, catalogue: Catalogue, name:
     """A story of every run of this name; none where there is no such run, or no plugin over runs."""
     sheets = [sheet for _, sheet in sorted(catalogue.plugins.items()) if is_over_run(sheet)]
     tally = Tally(ledger.results.logs)
-    for run in sorted(run for run in ledger.history if run[1] == name):
+    for run in sorted(run for run in ledger.runs() if run[1] == name and ledger.past(run).history):
         tally.refresh()
         in_force = {plugin: (known.version, known.options_hash) for plugin, known in ledger.settings.items()}
-        teller = _Teller(settings, run, stock(ledger.of_run(run), in_force, tally.state(run)))
+        teller = _Teller(settings, run, stock(ledger.outcomes(run).values(), in_force, tally.state(run)))
         if sheets:
             stories = tuple(teller.story(sheet) for sheet in sheets)
             yield Explanation("", *run, None, "", "run", teller.amount, stories)

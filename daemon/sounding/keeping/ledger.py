@@ -8,10 +8,12 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeAlias
 
+from sounding.keeping.drawers import Drawers, RunName
 from sounding.keeping.results import ResultsDirectory
-from sounding.keeping.rows import Row, read_attribute, read_checkpoint, read_outcome, read_stamp
+from sounding.keeping.rows import READ, Row, read_attribute, read_checkpoint, read_outcome, read_stamp
 from sounding.records import (
     SETTLED,
     Attribute,
@@ -25,7 +27,7 @@ from sounding.records import (
     Verdict,
 )
 
-RunName: TypeAlias = tuple[str, str]  # store, run
+__all__ = ["Ledger", "Past", "Recorded", "RunName", "Setting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +53,52 @@ class Setting:
     options_hash: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An attribute of a run, as one publication has it."""
+
+    seq: int
+    run: RunName
+    attribute: Attribute
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    """A plugin's setting, as one publication put it in force."""
+
+    seq: int
+    plugin: str
+    setting: Setting
+
+
+_Fact: TypeAlias = Outcome | Recorded | _Told | _Put
+
+_AT_ONCE = 20_000  # facts: some ten megabytes
+_NO_RUN: RunName = ("", "")
+
+
+@dataclass(slots=True)
+class Past:
+    """What is known of one run, but for the work done on it."""
+
+    recorded: dict[str, Recorded] = field(default_factory=dict)  # by path
+    history: dict[str, Checkpoint] = field(default_factory=dict)  # every complete one ever, by id
+    attributes: dict[tuple[str, str], tuple[int, Attribute]] = field(default_factory=dict)  # by key and source
+    placed: dict[str, int] = field(default_factory=dict)  # the `seq` of what `history` has, by id
+
+
 @dataclass
 class Ledger:
-    """Everything the daemon needs to know of the past."""
+    """Everything the daemon needs to know of the past; what is of a run is packed while nobody asks for it."""
 
     results: ResultsDirectory
-    outcomes: dict[Key, Outcome] = field(default_factory=dict)
-    keys: dict[RunName, set[Key]] = field(default_factory=dict)  # of the outcomes, by run
-    endings: Counter[Ending] = field(default_factory=Counter)  # how many of the outcomes ended how
-    unsettled: dict[Key, Outcome] = field(default_factory=dict)  # those of the outcomes that do not settle their key
-    recorded: dict[str, Recorded] = field(default_factory=dict)  # by path
-    history: dict[RunName, dict[str, Checkpoint]] = field(default_factory=dict)  # every complete one ever, by id
-    attributes: dict[RunName, dict[tuple[str, str], tuple[int, Attribute]]] = field(default_factory=dict)
+    endings: Counter[Ending] = field(default_factory=Counter)  # how many of the newest outcomes ended how
+    unsettled: dict[Key, Outcome] = field(default_factory=dict)  # those of them that do not settle their key
     settings: dict[str, Setting] = field(default_factory=dict)  # by plugin
     greatest_seq: int = 0
     listed: tuple[str, ...] = ()  # the files that count, all of them read
-    _placed: dict[str, tuple[int, str]] = field(default_factory=dict)  # seq and path of a checkpoint, by its id
+    _outcomes: Drawers[dict[Key, Outcome]] = field(default_factory=lambda: Drawers(dict))
+    _pasts: Drawers[Past] = field(default_factory=lambda: Drawers(Past))
     _read: set[str] = field(default_factory=set)
 
     def refresh(self) -> set[RunName]:
@@ -74,86 +106,115 @@ class Ledger:
         names = self.results.files()
         new = [name for name in names if name not in self._read]
         changed: set[RunName] = set()
-        for row in self.results.each_row(new, tuple(_TAKERS)):
-            self.greatest_seq = max(self.greatest_seq, _seq(row))
-            _TAKERS[str(row["record"])](self, row)
-            if row["run"] is not None:
-                changed.add(_run(row))
+        rows = self.results.each_row(new, tuple(_READERS), READ)
+        while facts := [_READERS[str(row["record"])](row) for row in islice(rows, _AT_ONCE)]:
+            for fact in sorted(facts, key=_run_of):  # so that each drawer is opened once, in whatever order files are
+                self.greatest_seq = max(self.greatest_seq, fact.seq)
+                self._take(fact)
+            changed.update(map(_run_of, facts))
         self._read.update(new)
         self.listed = tuple(names)
-        return changed
+        return changed - {_NO_RUN}
 
     def folded(self, name: str) -> None:
         """Take note of a file that only repeats rows already read."""
         self._read.add(name)
         self.listed = tuple(name for name in self.results.files() if name in self._read)
 
-    def of_run(self, run: RunName) -> list[Outcome]:
+    def runs(self) -> set[RunName]:
+        """Every run of which anything is known."""
+        return {*self._pasts, *self._outcomes}
+
+    def past(self, run: RunName) -> Past:
+        """What is known of a run's checkpoints and attributes; to be read, not to be changed."""
+        return self._pasts.read(run)
+
+    def outcomes(self, run: RunName) -> Mapping[Key, Outcome]:
         """The newest outcomes of all work on a run."""
-        return [self.outcomes[key] for key in self.keys.get(run, ())]
+        return self._outcomes.read(run)
 
     def recognise(self, sighting: Sighting) -> Recorded | None:
-        """What was recorded of this very sighting: the same path with the same stamp."""
-        recorded = self.recorded.get(sighting.path)
+        """What was recorded of this very sighting: the same path, of the same run, with the same stamp."""
+        recorded = self.past((sighting.store, sighting.run)).recorded.get(sighting.path)
         return recorded if recorded is not None and recorded.stamp == sighting.stamp else None
 
     def run_attributes(self, run: RunName) -> Mapping[str, int | float | str]:
         """The run's attributes; where sources differ, the first source by name."""
         found: dict[str, int | float | str] = {}
-        for (key, _), (_, attribute) in sorted(self.attributes.get(run, {}).items()):
+        for (key, _), (_, attribute) in sorted(self.past(run).attributes.items()):
             found.setdefault(key, _plain(attribute))
         return found
 
-    def _take_outcome(self, row: Row) -> None:
-        outcome = read_outcome(row)
-        before = self.outcomes.get(outcome.key)
+    def _take(self, fact: _Fact) -> None:
+        match fact:
+            case Outcome():
+                self._take_outcome(fact)
+            case Recorded():
+                _take_verdict(self._pasts.open(fact.run), fact)
+            case _Told():
+                known, name = self._pasts.open(fact.run).attributes, (fact.attribute.key, fact.attribute.source)
+                if name not in known or known[name][0] <= fact.seq:
+                    known[name] = (fact.seq, fact.attribute)
+            case _Put():
+                if fact.plugin not in self.settings or self.settings[fact.plugin].seq <= fact.seq:
+                    self.settings[fact.plugin] = fact.setting
+
+    def _take_outcome(self, outcome: Outcome) -> None:
+        known = self._outcomes.open(_run_of(outcome))
+        before = known.get(outcome.key)
         if before is not None and before.seq > outcome.seq:
             return
         if before is not None:
             self.endings[before.ending] -= 1
-        else:
-            self.keys.setdefault(_run(row), set()).add(outcome.key)
         self.endings[outcome.ending] += 1
-        self.outcomes[outcome.key] = self.unsettled[outcome.key] = outcome
+        known[outcome.key] = outcome
         if outcome.ending in SETTLED:
-            del self.unsettled[outcome.key]
-
-    def _take_verdict(self, row: Row) -> None:
-        verdict = Verdict(State(str(row["status"])), str(row["reason"]))
-        checkpoint = read_checkpoint(row) if verdict.state is State.COMPLETE else None
-        path = str(row["path"])
-        if checkpoint is not None:
-            place = (_seq(row), path)  # two names of one checkpoint may be recorded at once
-            if place >= self._placed.get(checkpoint.checkpoint_id, place):
-                self._placed[checkpoint.checkpoint_id] = place
-                self.history.setdefault(_run(row), {})[checkpoint.checkpoint_id] = checkpoint
-        before = self.recorded.get(path)
-        if before is None or before.seq <= _seq(row):
-            step: Any = row["step"]
-            stamp = checkpoint.stamp if checkpoint is not None else read_stamp(str(row["stamp"]))
-            asked = frozenset[str](json.loads(str(row["asked"] or "[]")))
-            self.recorded[path] = Recorded(_seq(row), _run(row), step, path, stamp, verdict, checkpoint, asked)
-
-    def _take_attribute(self, row: Row) -> None:
-        attribute = read_attribute(row)
-        known = self.attributes.setdefault(_run(row), {})
-        before = known.get((attribute.key, attribute.source))
-        if before is None or before[0] <= _seq(row):
-            known[attribute.key, attribute.source] = (_seq(row), attribute)
-
-    def _take_setting(self, row: Row) -> None:
-        plugin, version = str(row["plugin"]), int(str(row["version"]))
-        before = self.settings.get(plugin)
-        if before is None or before.seq <= _seq(row):
-            self.settings[plugin] = Setting(_seq(row), version, str(row["options_hash"]))
+            self.unsettled.pop(outcome.key, None)
+        else:
+            self.unsettled[outcome.key] = outcome
 
 
-_TAKERS: Mapping[str, Callable[[Ledger, Row], None]] = {
-    "outcome": Ledger._take_outcome,
-    "verdict": Ledger._take_verdict,
-    "attribute": Ledger._take_attribute,
-    "setting": Ledger._take_setting,
+def _take_verdict(known: Past, recorded: Recorded) -> None:
+    checkpoint, path = recorded.checkpoint, recorded.path
+    if checkpoint is not None:
+        identity = checkpoint.checkpoint_id
+        before = known.history.get(identity)  # two names of one checkpoint may be recorded at once
+        if before is None or (recorded.seq, path) >= (known.placed[identity], before.path):
+            known.history[identity], known.placed[identity] = checkpoint, recorded.seq
+    if path not in known.recorded or known.recorded[path].seq <= recorded.seq:
+        known.recorded[path] = recorded
+
+
+def _read_recorded(row: Row) -> Recorded:
+    verdict = Verdict(State(str(row["status"])), str(row["reason"]))
+    checkpoint = read_checkpoint(row) if verdict.state is State.COMPLETE else None
+    step: Any = row["step"]
+    stamp = checkpoint.stamp if checkpoint is not None else read_stamp(str(row["stamp"]))
+    asked = frozenset[str](json.loads(str(row["asked"] or "[]")))
+    return Recorded(_seq(row), _run(row), step, str(row["path"]), stamp, verdict, checkpoint, asked)
+
+
+def _read_setting(row: Row) -> _Put:
+    seq = _seq(row)
+    return _Put(seq, str(row["plugin"]), Setting(seq, int(str(row["version"])), str(row["options_hash"])))
+
+
+_READERS: Mapping[str, Callable[[Row], _Fact]] = {
+    "outcome": read_outcome,
+    "verdict": _read_recorded,
+    "attribute": lambda row: _Told(_seq(row), _run(row), read_attribute(row)),
+    "setting": _read_setting,
 }
+
+
+def _run_of(fact: _Fact) -> RunName:
+    match fact:
+        case Outcome():
+            return fact.subject.store, fact.subject.run
+        case _Put():
+            return _NO_RUN
+        case _:
+            return fact.run
 
 
 def _run(row: Row) -> RunName:

@@ -75,7 +75,13 @@ def read_folds(connection: duckdb.DuckDBPyConnection, jobs: Path, names: Iterabl
     rows = connection.execute(
         "SELECT file_name, value FROM parquet_kv_metadata($1) WHERE decode(key) = $2", [paths, REPLACES]
     ).fetchall()
-    return [_fold(Path(path).name, json.loads(value)) for path, value in rows]
+    return [fold_of(Path(path).name, json.loads(value)) for path, value in rows]
+
+
+def fold_of(name: str, replaces: Sequence[str]) -> Fold:
+    """The folded file of this name, whose metadata names what it replaces."""
+    published = datetime.strptime(name.split("-")[2], _PUBLISHED).replace(tzinfo=UTC)
+    return Fold(name, tuple(replaces), published)
 
 
 def live_names(names: Sequence[str], folds: Iterable[Fold]) -> list[str]:
@@ -100,8 +106,3 @@ def table_function(paths: Sequence[str], table: Sequence[Column] = COLUMNS) -> s
 def quoted(text: str) -> str:
     """The text as an SQL string."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def _fold(name: str, replaces: Sequence[str]) -> Fold:
-    published = datetime.strptime(name.split("-")[2], _PUBLISHED).replace(tzinfo=UTC)
-    return Fold(name, tuple(replaces), published)

@@ -37,6 +37,15 @@ Row: TypeAlias = dict[str, object]
 
 _WHOLE = frozenset({"step", "updates", "tokens", "examples"})  # progress kept as BIGINT
 _FACTS = tuple(field.name for field in fields(Progress))
+_SUBJECT = tuple(field.name for field in fields(Subject))
+
+# The columns that the nouns below are read from; those of readings, and what is told of outcomes, are not.
+READ = (
+    "record", "seq", "recorded_at", *_SUBJECT, "plugin", "version", "options_hash",
+    "basis", "status", "reason", "attempt", "excused", "path", "format", "fingerprint", "stamp", "asked", "ordinal",
+    "first_seen", *_FACTS[1:], *(f"{fact}_source" for fact in _FACTS),  # `step` is the subject's
+    "key", "number", "text", "source",
+)  # fmt: skip
 
 
 def result_rows(
@@ -152,7 +161,7 @@ def setting_row(sheet: PluginSheet, seq: int, recorded_at: datetime) -> Row:
 
 def read_outcome(row: Mapping[str, Any]) -> Outcome:
     """The outcome that `result_rows` or `outcome_row` wrote."""
-    subject = Subject(**{field.name: row[field.name] for field in fields(Subject)})
+    subject = Subject(*[row[name] for name in _SUBJECT])
     key = Key(row["plugin"], row["version"], row["options_hash"], row["basis"], subject.identity)
     ending, at = Ending(row["status"]), _aware(row["recorded_at"])
     return Outcome(key, subject, ending, row["reason"], row["attempt"], row["seq"], at, row["excused"] or 0)

@@ -3,6 +3,7 @@
 A name there is never used twice, and what a name holds never changes.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 import duckdb
+import pyarrow.parquet as pq
 
 from sounding.keeping.folding import LOOSE, Layout, choose, fold_files
-from sounding.keeping.listing import Fold, fold_name, in_memory, is_fold, job_files, live_names, newest_seq, read_folds
+from sounding.keeping.listing import REPLACES, Fold, fold_name, fold_of, is_fold, job_files, live_names, newest_seq
 
 At: TypeAlias = Callable[[str], None]
 
@@ -130,11 +132,8 @@ class Shelf:
 
     def _list(self) -> tuple[list[str], list[Fold]]:
         names = job_files(self.room)
-        unread = [name for name in names if is_fold(name) and name not in self._folds]
-        if unread:
-            try:
-                with in_memory({}) as connection:
-                    self._folds.update({fold.name: fold for fold in read_folds(connection, self.room, unread)})
-            except duckdb.IOException as error:
-                raise OSError(f"{self.room}: {' '.join(str(error).split())}") from error
+        for name in names:
+            if is_fold(name) and name not in self._folds:
+                told = pq.read_metadata(self.room / name).metadata
+                self._folds[name] = fold_of(name, json.loads(told[REPLACES.encode()]))
         return names, [self._folds[name] for name in names if is_fold(name)]

@@ -17,7 +17,7 @@ from sounding.logs.finding import Finder, Found
 from sounding.logs.place import Place, Stat, read_place
 from sounding.logs.reading import LogFile, LogsRead, Reached, Stream
 from sounding.running.dispatch import Child, Limits, call_and_wait
-from sounding.seeing.lookout import Lookout, Seen
+from sounding.seeing.lookout import Lookout
 
 READ = Limits(deadline_seconds=60.0, memory_bytes=2 << 30)
 _SECONDS = 5.0  # between two looks at the logs
@@ -122,7 +122,7 @@ class Clerk:
 
     def _newest(self, lookout: Lookout) -> Mapping[RunName, str]:
         inside = {name for name, finder in self._finders.items() if any(log.inside for log in finder.store.logs)}
-        return last_written(seen for seen in lookout.seen.values() if seen.sighting.store in inside) if inside else {}
+        return lookout.last_complete() if inside else {}
 
     def _read_some(self) -> bool:
         batch = self._waiting[: 1 if self._alone else _AT_ONCE]
@@ -176,18 +176,6 @@ class Clerk:
 
     def _place(self, found: Found) -> Place:
         return self._places.get(found.log.named, Place())
-
-
-def last_written(sighted: Iterable[Seen]) -> dict[RunName, str]:
-    """The path of the complete checkpoint of each run that was last written."""
-    written: dict[RunName, tuple[int, str]] = {}
-    for seen in sighted:
-        sighting = seen.sighting
-        if seen.checkpoint is not None:
-            run = (sighting.store, sighting.run)
-            place = (max(file.mtime_ns for file in sighting.stamp), sighting.path)
-            written[run] = max(place, written.get(run, place))
-    return {run: path for run, (_, path) in written.items()}
 
 
 def _recalled(kept: KeptPlace) -> Place:

@@ -31,11 +31,12 @@ class Foreman:
     once: bool = False  # nothing newer is waited for
     surveys: Surveys = field(default_factory=Surveys)
     wholes: Wholes = field(init=False)
-    plans: dict[RunName, RunPlan] = field(default_factory=dict)
+    plans: dict[RunName, RunPlan] = field(default_factory=dict)  # of runs of which something is owed, or to be asked
+    planned: set[RunName] = field(default_factory=set)  # every run whose plan is known, though there may be none
     _stale: set[RunName] = field(default_factory=set)  # runs to be planned again
     _unsurveyed: set[RunName] = field(default_factory=set)  # runs whose recipe must be asked first
     _alone: set[Key] = field(default_factory=set)  # keys that a worker died under, to be run alone
-    _resting: set[RunName] = field(default_factory=set)  # runs that have stopped growing
+    _growing: set[RunName] = field(default_factory=set)  # runs that were still growing when they were planned
     _changed_at: dict[RunName, float] = field(default_factory=dict)
     _next_retry: float = 0.0
     _logs_read: bool = True
@@ -102,13 +103,13 @@ class Foreman:
         if self.waiting_tasks and now >= self._next_retry:
             self._next_retry = now + _RETRY_SECONDS
             self._stale |= {run for run, plan in self.plans.items() if any(o.waiting for o in plan.everything)}
-        self._stale |= {run for run in self.lookout.runs() if run not in self.plans}
+        self._stale |= set(self.lookout.runs()) - self.planned
         self.notice_sightings(self.wholes.read_logs(), now)  # a run that still logs is not at rest
         self._stale |= self._come_to_rest(now) | self.surveys.expired(now)
         stores = self._stores()
         for run in self._stale:
             if run[0] in stores:  # the results may know of stores that the configuration no longer names
-                self.plans[run] = self._plan(stores[run[0]], run, now, wall)
+                self._keep(run, self._plan(stores[run[0]], run, now, wall))
         self._stale.clear()
 
     def next_survey(self) -> Survey | None:
@@ -126,7 +127,7 @@ class Foreman:
 
     def next_choice(self, running: frozenset[Key]) -> Choice | None:
         """What to run next, of all that is not running."""
-        return choose(self._reachable(), running, suspects(self.ledger.outcomes, self._alone))
+        return choose(self._reachable(), running, suspects(self.ledger.unsettled, self._alone))
 
     def job(self, choice: Choice, seq: int) -> Job:
         """Everything that a worker must know to measure the choice."""
@@ -166,6 +167,14 @@ class Foreman:
         hidden = self.lookout.hidden
         return (plan for run, plan in self.plans.items() if plan.everything and run not in hidden)
 
+    def _keep(self, run: RunName, plan: RunPlan) -> None:
+        """Keep a plan while anything follows from it; most runs are at rest, and planned anew when they wake."""
+        self.planned.add(run)
+        if plan.everything or run in self._unsurveyed:
+            self.plans[run] = plan
+        else:
+            self.plans.pop(run, None)
+
     def _stores(self) -> dict[str, Store]:
         return {store.name: store for store in self.settings.stores}
 
@@ -174,9 +183,9 @@ class Foreman:
         waiting = any(wish.schedule.last or wish.sheet.against == "last" for wish in self.wishes)
         if not self._logs_read or not (waiting or self.wholes.any_wanted):
             return set()
-        resting = {run for run in self.plans if not self._is_growing(run, now)}
-        new, self._resting = resting - self._resting, resting
-        return new
+        resting = {run for run in self._growing if not self._is_growing(run, now)}
+        self._growing -= resting
+        return resting
 
     def _is_growing(self, run: RunName, now: float) -> bool:
         quiet = now - self._changed_at.get(run, now)
@@ -186,7 +195,7 @@ class Foreman:
         view = self.lookout.view(run, growing=self._is_growing(run, now), models=tuple(store.models) or ("",))
         view = replace(view, networks=store.models)
         if view.growing:
-            self._resting.discard(run)
+            self._growing.add(run)
         self._unsurveyed.discard(run)
         if view.readable and store.recipe is not None and any(wish.sheet.needs_recipe for wish in self.wishes):
             sheet = self.surveys.answer(store.recipe, Run(*run, self.ledger.run_attributes(run)))
@@ -194,7 +203,8 @@ class Foreman:
                 self._unsurveyed.add(run)
                 return RunPlan(view.readable, {})
             view = replace(view, recipe=sheet)
-        wants = wanted(view, self.wishes, self.ledger.outcomes, self.settings.passes)
-        one_by_one = owed(wants, self.ledger.outcomes, patience(self.settings), wall)
+        outcomes = self.ledger.outcomes(run)
+        wants = wanted(view, self.wishes, outcomes, self.settings.passes)
+        one_by_one = owed(wants, outcomes, patience(self.settings), wall)
         whole = self.wholes.plan(view, one_by_one.values(), wall)
         return RunPlan(view.readable, one_by_one, whole, at_risk(view.readable, view.history))

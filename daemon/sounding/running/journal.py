@@ -63,12 +63,18 @@ class Journal:
     def write_redo(self, redo: Redo, wall: datetime) -> None:
         """Turn a request into outcomes that owe the work anew."""
         seq = self.next_seq()
-        asked = [outcome for outcome in newest_horizons(self.ledger.outcomes.values()) if redo.matches(outcome)]
+        runs = [run for run in self.ledger.runs() if redo.run in (None, run[1])]
+        asked = [
+            outcome
+            for run in sorted(runs)
+            for outcome in newest_horizons(self.ledger.outcomes(run).values())
+            if redo.matches(outcome)
+        ]
         reason = "asked for again"
         self._publish([outcome_row(Outcome(o.key, o.subject, Ending.REDO, reason, 0, seq, wall)) for o in asked], seq)
 
     def _is_new(self, run: RunName, attribute: Attribute) -> bool:
-        known = self.ledger.attributes.get(run, {}).get((attribute.key, attribute.source))
+        known = self.ledger.past(run).attributes.get((attribute.key, attribute.source))
         return known is None or known[1] != attribute
 
     def _publish(self, rows: list[Row], seq: int) -> None:

@@ -107,7 +107,7 @@ def publish_marks(results: ResultsDirectory) -> int:
     marks = sorted(results.tmp.glob(f"*{MARK}"))
     if not marks:
         return 0
-    published = {row["seq"] for row in results.read_rows(results.files(), ("outcome",))}
+    published = {row["seq"] for row in results.each_row(results.files(), ("outcome",), ("record", "seq"))}
     died = 0
     for mark in marks:
         seq = int(mark.name.removesuffix(MARK).rpartition("-")[2])

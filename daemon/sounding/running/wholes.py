@@ -51,7 +51,7 @@ class Wholes:
         limits = patience(self.settings)
         offered = self._stock((view.store, view.run))
         wants = wanted_of_run(view, offered, self.wishes, self.settings.passes, limits, resting=resting)
-        return next(iter(owed(wants, self.ledger.outcomes, limits, wall).values()), None)
+        return next(iter(owed(wants, self.ledger.outcomes((view.store, view.run)), limits, wall).values()), None)
 
     def input(self, run: RunName, tasks: Iterable[Task], readable: tuple[Checkpoint, ...]) -> RunInput:
         """What a job on the run may read: what its plan was made from, which was in the same turn."""
@@ -62,4 +62,4 @@ class Wholes:
 
     def _stock(self, run: RunName) -> Stock:
         in_force = {name: (known.version, known.options_hash) for name, known in self.ledger.settings.items()}
-        return stock(self.ledger.of_run(run), in_force, self._logged.state(run))
+        return stock(self.ledger.outcomes(run).values(), in_force, self._logged.state(run))

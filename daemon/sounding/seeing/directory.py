@@ -7,7 +7,8 @@ checkpoint of the store as one of another run.
 
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Set
 from dataclasses import dataclass
 
 from sounding.config import Store
@@ -29,11 +30,12 @@ class Way:
 class Listing:
     """What the patterns make of a directory's entries, as of one modification time."""
 
+    way: Way
     identity: tuple[int, int]  # device and inode
     mtime_ns: int
     changed_at: float  # monotonic time at which the change was noticed
     listed_at: float  # monotonic
-    found: Mapping[str, Sighting]  # by absolute path, without stamps
+    found: tuple[str, ...]  # names of checkpoints; what they tell is read from them when it is asked for
     below: tuple[Way, ...]
     problem: str = ""
 
@@ -43,7 +45,7 @@ class Listing:
         return bool(others) and mine.isdisjoint(others)
 
     def _paths(self) -> set[str]:
-        return {*self.found, *(way.path for way in self.below)}
+        return {*(f"{self.way.path}/{name}" for name in self.found), *(way.path for way in self.below)}
 
 
 class Reader:
@@ -56,27 +58,30 @@ class Reader:
         self._ends = [self._components(depth, last=True) for depth in range(self._deepest)]
         self._passages = [self._components(depth, last=False) for depth in range(self._deepest)]
 
-    def entries(self, way: Way, known: Mapping[str, Sighting]) -> tuple[Mapping[str, Sighting], tuple[Way, ...], str]:
-        """Checkpoints in the directory and directories on the way to more, by name, and a problem in words.
+    def entries(self, way: Way, known: Set[str]) -> tuple[tuple[str, ...], tuple[Way, ...], str]:
+        """Names of checkpoints in the directory, directories on the way to more, by name, and a problem in words.
 
-        `known` are those of an earlier look, which need not be matched again. Raises OSError.
+        `known` are names of an earlier look, which need not be matched again. Raises OSError.
         """
-        found: dict[str, Sighting] = {}
+        found: list[str] = []
         below: list[Way] = []
         omitted = 0
         for name, is_end, is_passage, is_link in sorted(self._relevant(way)):
             if not is_text(name):
                 omitted += 1
-                continue
-            relative = f"{way.relative}/{name}" if way.relative else name
-            path = f"{way.path}/{name}"
-            sighting = (known.get(path) or self._match(path, relative)) if is_end else None
-            if sighting is not None and not (is_link and self._shows_another_run(sighting)):
-                found[path] = sighting
-            elif sighting is None and is_passage:
-                below.append(Way(path, relative, way.depth + 1, is_link or way.by_link))
+            elif is_end and (name in known or self._match(way, name) is not None):
+                if not (is_link and self._shows_another_run(way, name)):
+                    found.append(sys.intern(name))  # thousands of runs have checkpoints of the same names
+            elif is_passage:
+                below.append(Way(*_place(way, name), way.depth + 1, is_link or way.by_link))
         said = f"{omitted} names in {way.path} are not UTF-8 and left out; rename them" if omitted else ""
-        return found, tuple(below), said
+        return tuple(found), tuple(below), said
+
+    def sighting(self, way: Way, name: str) -> Sighting:
+        """What the name of a checkpoint tells, without a stamp."""
+        sighting = self._match(way, name)
+        assert sighting is not None, "a name that was found matches"
+        return sighting
 
     def _relevant(self, way: Way) -> list[tuple[str, bool, bool, bool]]:
         """Names that end some pattern, and directories on the way to one: name, which of the two, whether a link."""
@@ -90,19 +95,23 @@ class Reader:
                     kept.append((entry.name, is_end, is_passage, entry.is_symlink()))
         return kept
 
-    def _match(self, path: str, relative: str) -> Sighting | None:
+    def _match(self, way: Way, name: str) -> Sighting | None:
+        return self._matched(*_place(way, name))
+
+    def _matched(self, path: str, relative: str) -> Sighting | None:
         for pattern in self._store.patterns:
             match = pattern.match(relative)
             if match is not None:
                 return Sighting(self._store.name, match.run, path, match.step, match.parts, ())
         return None
 
-    def _shows_another_run(self, linked: Sighting) -> bool:
+    def _shows_another_run(self, way: Way, name: str) -> bool:
         """Whether the link leads to what is a checkpoint of the store, of another run."""
+        linked = self.sighting(way, name)
         target, root = os.path.realpath(linked.path), os.path.realpath(self._root)
         if not target.startswith(f"{root}/"):
             return False
-        real = self._match(target, target.removeprefix(f"{root}/"))
+        real = self._matched(target, target.removeprefix(f"{root}/"))
         return real is not None and real.run != linked.run
 
     def _components(self, depth: int, *, last: bool) -> tuple[re.Pattern[str], ...]:
@@ -110,6 +119,11 @@ class Reader:
         found = [p.components for p in self._store.patterns]
         chosen = [c for c in found if (len(c) == depth + 1 if last else len(c) > depth + 1)]
         return tuple(dict.fromkeys(components[depth] for components in chosen))
+
+
+def _place(way: Way, name: str) -> tuple[str, str]:
+    """Absolute path of an entry, and that relative to the store."""
+    return f"{way.path}/{name}", f"{way.relative}/{name}" if way.relative else name
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

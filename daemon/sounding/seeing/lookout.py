@@ -2,19 +2,19 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
 from sounding.config import Settings, Store
-from sounding.deciding.plan import RunView, checkpoint_identity
+from sounding.deciding.plan import RunView
 from sounding.keeping.ledger import Ledger, RunName
-from sounding.records import Checkpoint, Examination, Sighting, State, Verdict
+from sounding.records import Checkpoint, Examination, Sighting, State
 from sounding.seeing.births import Births
 from sounding.seeing.mounts import Mounts, Table, mounted
-from sounding.seeing.roll import InSight, Roll, run_of, step_of, written
-from sounding.seeing.scan import Scan, Scanner
+from sounding.seeing.roll import Roll, Seen, run_of, written
+from sounding.seeing.scan import Scanner
 from sounding.seeing.settle import (
     Observed,
     examined,
@@ -25,19 +25,13 @@ from sounding.seeing.settle import (
     wants_examination,
 )
 
+__all__ = ["Examine", "Lookout", "Seen"]
+
 Examine: TypeAlias = Callable[[Sighting, Store], Examination]
 
+_Changes: TypeAlias = dict[str, Sighting | None]  # by path, None for what is there no more
+
 _IN_TURN = 250  # last written checkpoints of so many runs are stat-ed at each look, those of all runs in turn
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A sighting with the verdict on it, and the checkpoint it is once complete."""
-
-    sighting: Sighting
-    verdict: Verdict
-    checkpoint: Checkpoint | None = None
-    examination: Examination | None = None
 
 
 @dataclass
@@ -47,7 +41,6 @@ class Lookout:
     settings: Settings
     ledger: Ledger
     examine: Examine
-    seen: dict[str, Seen] = field(default_factory=dict)  # by path: what is there now
     problems: dict[str, str] = field(default_factory=dict)  # by store
     hidden: frozenset[RunName] = frozenset()  # runs that cannot be looked at: what was seen of them is remembered
     counts: dict[str, Counter[State]] = field(default_factory=dict)  # of what is there now, by store
@@ -58,7 +51,7 @@ class Lookout:
     _roll: Roll = field(default_factory=Roll)
     _births: Births = field(init=False)
     _sources: dict[str, frozenset[str]] = field(init=False)  # of attributes, by store
-    _open: set[str] = field(default_factory=set)  # paths with a verdict that may change, or that is not recorded
+    _open: dict[RunName, set[str]] = field(default_factory=dict)  # paths whose verdict may change, or is not recorded
 
     def __post_init__(self) -> None:
         self._births = Births(self.ledger)
@@ -73,39 +66,41 @@ class Lookout:
         Examines what is new for at most `budget` seconds, newest first, and leaves the rest to the next turn.
         Returns the verdicts that the results do not know, and the runs whose checkpoints changed.
         """
-        paths, changed = self._observe(now, full, touched)
-        paths = self._in_sight(paths | self._open)
-        self._examine_some(paths, now, budget)
-        self._roll.renew()
+        changes, changed = self._scan(now, full, touched)
         news: list[Seen] = []
-        for observed in sorted((self._roll.observed[path] for path in paths), key=written):
-            path = observed.sighting.path
-            known, seen = self.seen.get(path), self._judge(observed, now, wall)
-            self._enter(path, seen)
-            if known is None or known.checkpoint != seen.checkpoint or known.verdict.state != seen.verdict.state:
-                changed.add(run_of(observed))
-            is_news = self._is_news(seen)
-            if is_news:
-                news.append(seen)
-            if is_news or seen.verdict.state in (State.PENDING, State.ABANDONED):
-                self._open.add(path)
+        waiting: list[Observed] = []
+        later: list[RunName] = []
+        for run in {**changes, **self._open}:
+            unexamined = self._observe(run, changes.get(run, {}), now, changed)
+            if unexamined:
+                waiting += unexamined
+                later.append(run)
             else:
-                self._open.discard(path)
-        return news, changed
+                news += self._decide(run, now, wall, changed)  # at once, so that what is at rest is soon packed again
+        self._examine_some(waiting, now, budget)
+        for run in later:
+            news += self._decide(run, now, wall, changed)
+        return sorted(news, key=lambda seen: written(seen.sighting)), changed
+
+    @property
+    def seen(self) -> Mapping[str, Seen]:
+        """Everything there is now, by path; gathered from all runs, which takes seconds where there are many."""
+        return {seen.sighting.path: seen for seen in self._roll.seen()}
 
     def may_change_by_waiting(self, now: float) -> bool:
         """Whether some sighting lacks only an examination or quiet time."""
         quiet = self.mounts.quiet
-        waiting = [self._roll.observed[path] for path in self._in_sight(self._pending())]
+        members = (self._roll.members(run)[p] for run in self._open.keys() - self.hidden for p in self._open[run])
+        waiting = (one.observed for one in members if one.seen is not None and one.seen.verdict.state is State.PENDING)
         return any(may_become_complete_by_waiting(one, quiet[one.sighting.store], now) for one in waiting)
 
     def view(self, run: RunName, *, growing: bool, models: tuple[str, ...]) -> RunView:
         """The run as the planner sees it; its recipe is added by the caller."""
-        here = [self.seen[path] for path in self._roll.runs.get(run, InSight()).paths]
         readable: dict[int, Checkpoint] = {}
+        here = [member.seen for member in self._roll.members(run).values() if member.seen is not None]
         for checkpoint in sorted(filter(None, (seen.checkpoint for seen in here)), key=_generation):
             readable[checkpoint.step] = checkpoint
-        history = {c.step: c for c in sorted(self.ledger.history.get(run, {}).values(), key=_generation)} | readable
+        history = {c.step: c for c in sorted(self.ledger.past(run).history.values(), key=_generation)} | readable
         undecided = sorted(
             seen.sighting.step
             for seen in here
@@ -126,52 +121,79 @@ class Lookout:
         """Every run of which something is there now."""
         yield from self._roll.runs
 
-    def _observe(self, now: float, full: bool, touched: Set[str]) -> tuple[set[str], set[RunName]]:
-        """Take in what the scanners see: paths that are new or other, and runs that lost some or came back."""
-        paths: set[str] = set()
-        runs: set[RunName] = set()
+    def last_complete(self) -> dict[RunName, str]:
+        """The path of the complete checkpoint of each run that was last written."""
+        return {run: insight.last_complete for run, insight in self._roll.runs.items() if insight.last_complete}
+
+    def _scan(self, now: float, full: bool, touched: Set[str]) -> tuple[dict[RunName, _Changes], set[RunName]]:
+        """What the scanners see that is other than it was, by run, and the runs that can be looked at again."""
         if full:
             self.mounts.renew()
-        unsettled = self._open | self._roll.last_written(_IN_TURN)
+        unsettled = self._roll.last_written(_IN_TURN).union(*self._open.values())
+        changes: dict[RunName, _Changes] = {}
         hidden: set[RunName] = set()
         for store in self.settings.stores:
-            scan = self._scan(store, now, full, touched, unsettled)
+            eye = self._scanners.setdefault(store.name, Scanner(store))
+            scan = eye.scan(now, full=full, touched=touched, unsettled=unsettled)
+            self.problems[store.name] = scan.problem
             hidden |= {(store.name, run) for run in scan.hidden}
-            for path in scan.changed:
-                sighting, before = scan.sightings.get(path), self._roll.observed.get(path)
-                if sighting is not None:
-                    self._roll.put(self._recall(observe(before, sighting, now), now))
-                    paths.add(path)
-                elif before is not None:
-                    runs.add(run_of(before))
-                    self._roll.drop(path)
-                    self._open.discard(path)
-                    self._enter(path, None)
-        runs |= self.hidden - hidden
-        self.hidden = frozenset(hidden)
-        return paths, runs
+            for path, sighting in scan.seen.items():
+                changes.setdefault(run_of(sighting), {})[path] = sighting
+            for path, sighting in scan.gone.items():
+                changes.setdefault(run_of(sighting), {})[path] = None
+        back, self.hidden = self.hidden - hidden, frozenset(hidden)
+        return changes, set(back)
 
-    def _in_sight(self, paths: set[str]) -> set[str]:
-        """The paths of runs that can be looked at now; the others are neither examined nor judged anew."""
-        hidden = self.hidden
-        return {p for p in paths if run_of(self._roll.observed[p]) not in hidden} if hidden else paths
+    def _observe(self, run: RunName, changes: _Changes, now: float, changed: set[RunName]) -> list[Observed]:
+        """Take in what is other than it was; what the examiner is to look at."""
+        paths = self._open.setdefault(run, set())
+        self._roll.wake(run)
+        members = self._roll.members(run)
+        for path, sighting in changes.items():
+            if sighting is not None:
+                before = members[path].observed if path in members else None
+                self._roll.put(self._recall(observe(before, sighting, now), now))
+                paths.add(path)
+            elif (dropped := self._roll.drop(run, path)) is not None:
+                self._count(dropped.seen, -1)
+                changed.add(run)
+                paths.discard(path)
+        waiting = (members[path].observed for path in paths)
+        return [one for one in waiting if run not in self.hidden and wants_examination(one, now)]
 
-    def _enter(self, path: str, seen: Seen | None) -> None:
-        """Put what is seen of a path in the place of what was seen before."""
-        for known, by in ((self.seen.pop(path, None), -1), (seen, 1)):
-            if known is not None:
-                self.counts.setdefault(known.sighting.store, Counter())[known.verdict.state] += by
+    def _decide(self, run: RunName, now: float, wall: datetime, changed: set[RunName]) -> list[Seen]:
+        """Judge anew what may have changed of a run; those verdicts that the results do not know."""
+        news: list[Seen] = []
+        paths = self._open[run]
+        self._roll.renew(run)
+        if run not in self.hidden:  # else it is judged when it can be looked at again
+            members = self._roll.members(run)
+            for observed in sorted((members[path].observed for path in paths), key=lambda one: written(one.sighting)):
+                seen = self._judge(observed, now, wall)
+                known = self._enter(seen)
+                if known is None or known.checkpoint != seen.checkpoint or known.verdict.state != seen.verdict.state:
+                    changed.add(run)
+                is_news = self._is_news(seen)
+                if is_news:
+                    news.append(seen)
+                if not is_news and seen.verdict.state not in (State.PENDING, State.ABANDONED):
+                    paths.discard(seen.sighting.path)
+            self._roll.renew(run)
+        if not paths:
+            del self._open[run]
+            self._roll.lay_to_rest(run)
+        return news
+
+    def _enter(self, seen: Seen) -> Seen | None:
+        """Put what is seen of a path in the place of what was seen before, which is returned."""
+        known = self._roll.judge(seen)
+        self._count(known, -1)
+        self._count(seen, 1)
+        return known
+
+    def _count(self, seen: Seen | None, by: int) -> None:
         if seen is not None:
-            self.seen[path] = seen
-
-    def _scan(self, store: Store, now: float, full: bool, touched: Set[str], unsettled: Set[str]) -> Scan:
-        eye = self._scanners.setdefault(store.name, Scanner(store))
-        scan = eye.scan(now, full=full, touched=touched, unsettled=unsettled)
-        self.problems[store.name] = scan.problem
-        return scan
-
-    def _pending(self) -> set[str]:
-        return {path for path in self._open if self.seen[path].verdict.state is State.PENDING}
+            self.counts.setdefault(seen.sighting.store, Counter())[seen.verdict.state] += by
 
     def _recall(self, observed: Observed, now: float) -> Observed:
         """Spare the examiner what was recorded of the same stamp before a restart.
@@ -182,7 +204,7 @@ class Lookout:
         if observed.examination is not None or recorded is None or recorded.checkpoint is None:
             return observed
         sighting, checkpoint = observed.sighting, recorded.checkpoint
-        if recorded.run != run_of(observed) or sighting.step not in (None, checkpoint.step):
+        if sighting.step not in (None, checkpoint.step):
             return observed  # the pattern has changed since
         if not self._sources[sighting.store] <= recorded.asked:
             return observed  # more attributes are asked for
@@ -195,11 +217,10 @@ class Lookout:
         )
         return examined(observed, recalled, now)
 
-    def _examine_some(self, paths: Set[str], now: float, budget: float) -> None:
-        """Examine what wants it, newest first; the clock is read here because examining is what takes the time."""
+    def _examine_some(self, waiting: list[Observed], now: float, budget: float) -> None:
+        """Examine newest first; the clock is read here because examining is what takes the time."""
         start = time.monotonic()
-        waiting = [seen for seen in (self._roll.observed[path] for path in paths) if wants_examination(seen, now)]
-        waiting.sort(key=written, reverse=True)
+        waiting.sort(key=lambda observed: written(observed.sighting), reverse=True)
         stores = {store.name: store for store in self.settings.stores}
         self.unexamined = len(waiting)
         for observed in waiting:
@@ -211,34 +232,14 @@ class Lookout:
             self.unexamined -= 1
 
     def _judge(self, observed: Observed, now: float, wall: datetime) -> Seen:
-        quiet, newest = self.mounts.quiet[observed.sighting.store], self._roll.runs[run_of(observed)].newest_complete
-        verdict = settle(observed, quiet, newest, now)
-        checkpoint = self._identify(observed, wall) if verdict.state is State.COMPLETE else None
+        quiet, insight = self.mounts.quiet[observed.sighting.store], self._roll.runs[run_of(observed.sighting)]
+        verdict = settle(observed, quiet, insight.newest_complete, now)
+        checkpoint = self._births.checkpoint(observed, wall) if verdict.state is State.COMPLETE else None
         return Seen(observed.sighting, verdict, checkpoint, observed.examination)
-
-    def _identify(self, observed: Observed, wall: datetime) -> Checkpoint:
-        sighting, examination = observed.sighting, observed.examination
-        assert examination is not None
-        step = step_of(observed)
-        identity = checkpoint_identity(sighting.store, sighting.run, step, examination.fingerprint)
-        ordinal, first_seen = self._births.of(run_of(observed), identity, wall)
-        return Checkpoint(
-            identity,
-            sighting.store,
-            sighting.run,
-            step,
-            sighting.path,
-            examination.format,
-            examination.fingerprint,
-            sighting.stamp,
-            ordinal,
-            first_seen,
-            examination.progress,
-        )
 
     def _is_news(self, seen: Seen) -> bool:
         """Whether the results do not know this yet; a growing file is news once, not at every block."""
-        recorded = self.ledger.recorded.get(seen.sighting.path)
+        recorded = self.ledger.past(run_of(seen.sighting)).recorded.get(seen.sighting.path)
         if recorded is None or recorded.verdict.state is not seen.verdict.state:
             return True
         if seen.checkpoint is not None and recorded.stamp != seen.sighting.stamp:

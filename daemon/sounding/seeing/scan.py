@@ -7,10 +7,11 @@ there are any, merely name directories to list again. No directory is listed twi
 What cannot be looked at stays as it was last seen: only a listing that succeeds takes a checkpoint away.
 """
 
+import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,8 +32,8 @@ _DOUBT_SECONDS = 600.0
 class Scan:
     """What one look at a store saw, and what it could not see."""
 
-    sightings: Mapping[str, Sighting]  # by absolute path; changes with the next look
-    changed: frozenset[str]  # paths that are new, have another stamp, or are gone since the last look
+    seen: Mapping[str, Sighting]  # by absolute path: what is new, or has another stamp than at the last look
+    gone: Mapping[str, Sighting]  # what is there no more, without its stamp
     problem: str = ""
     hidden: frozenset[str] = frozenset()  # runs some of which could not be looked at, and is as it was last seen
 
@@ -59,7 +60,7 @@ class Scanner:
         self.store = store
         self._reader = Reader(store)
         self._listings: dict[str, Listing] = {}
-        self._seen: dict[str, Sighting] = {}
+        self._stamps: dict[str, dict[str, bytes]] = {}  # digests, by directory and name: all a change is told by
         self._unread: set[str] = set()  # found, but `stat` failed
         self._doubted: dict[str, float] = {}  # directories suddenly without what they held, and since when
 
@@ -72,14 +73,13 @@ class Scanner:
         look = _Look(now, full, touched)
         self._walk(look)
         gone, wanted = self._compare(look, unsettled)
-        changed = {path for path in gone if self._seen.pop(path, None) is not None}
-        self._unread -= gone
-        for path, sighting in wanted.items():
-            if self._restamp(path, sighting, look):
-                changed.add(path)
+        seen: dict[str, Sighting] = {}
+        for directory, names in wanted.items():
+            for name in names:
+                self._restamp(look.listings[directory].way, name, look, seen, gone)
         self._listings = look.listings
-        hidden = frozenset(seen.run for listing in look.kept.values() for seen in listing.found.values())
-        return Scan(self._seen, frozenset(changed), _summary(look.problems), hidden)
+        hidden = (self._reader.sighting(kept.way, name).run for kept in look.kept.values() for name in kept.found)
+        return Scan(seen, gone, _summary(look.problems), frozenset(hidden))
 
     def _walk(self, look: _Look) -> None:
         """Visit every directory on the way to checkpoints; by their own ways first, by links what is left."""
@@ -150,48 +150,60 @@ class Scanner:
             return known
         else:
             changed_at = known.changed_at
-        found, below, problem = self._reader.entries(way, {} if before is None else before.found)
+        found, below, problem = self._reader.entries(way, set() if before is None else set(before.found))
         look.fresh.append(way.path)
-        return Listing(identity, status.st_mtime_ns, changed_at, look.now, found, below, problem)
+        return Listing(way, identity, status.st_mtime_ns, changed_at, look.now, found, below, problem)
 
-    def _compare(self, look: _Look, unsettled: Set[str]) -> tuple[set[str], dict[str, Sighting]]:
-        """Paths that are gone, and sightings to be stat-ed."""
-        gone: set[str] = set()
-        wanted: dict[str, Sighting] = {}
+    def _compare(self, look: _Look, unsettled: Set[str]) -> tuple[dict[str, Sighting], dict[str, set[str]]]:
+        """What is gone, by path, and names to be stat-ed, by directory."""
+        gone: dict[str, Sighting] = {}
+        wanted: dict[str, set[str]] = {}
         for directory in look.fresh:
             before, listing = self._listings.get(directory), look.listings[directory]
             if listing is before:
                 continue  # listed, and not believed
-            again = look.full or directory in look.touched
-            wanted |= {path: seen for path, seen in listing.found.items() if again or path not in self._seen}
-            gone |= (before.found.keys() if before else set()) - listing.found.keys()
+            stamped = {} if look.full or directory in look.touched else self._stamps.get(directory, {})
+            wanted[directory] = {name for name in listing.found if name not in stamped}
+            if before is not None:
+                self._forget(before, set(before.found) - set(listing.found), gone)
         for directory in self._listings.keys() - look.listings.keys():
-            gone |= self._listings[directory].found.keys()
+            self._forget(self._listings[directory], self._listings[directory].found, gone)
+            self._stamps.pop(directory, None)
         stirred = {str(above) for path in look.touched for above in (path, *Path(path).parents)}
-        for path in (unsettled | stirred | self._unread) - gone:
-            directory = path.rpartition("/")[0]
-            listing_of = None if directory in look.kept else look.listings.get(directory)
-            if listing_of is not None and path in listing_of.found:
-                wanted[path] = listing_of.found[path]
+        for path in unsettled | stirred | self._unread:
+            directory, _, name = path.rpartition("/")
+            is_found = name in self._stamps.get(directory, ()) or path in self._unread
+            if is_found and directory in look.listings and directory not in look.kept:
+                wanted.setdefault(directory, set()).add(name)
         return gone, wanted
 
-    def _restamp(self, path: str, sighting: Sighting, look: _Look) -> bool:
-        """Stat a path that was just listed; whether anything is other than it was."""
-        before = self._seen.get(path)
+    def _forget(self, listing: Listing, names: Iterable[str], gone: dict[str, Sighting]) -> None:
+        stamps = self._stamps.get(listing.way.path, {})
+        for name in names:
+            sighting = self._reader.sighting(listing.way, name)
+            self._unread.discard(sighting.path)
+            if stamps.pop(name, None) is not None:
+                gone[sighting.path] = sighting
+
+    def _restamp(self, way: Way, name: str, look: _Look, seen: dict[str, Sighting], gone: dict[str, Sighting]) -> None:
+        """Stat a path that was just listed, and tell if anything is other than it was."""
+        path, stamps = f"{way.path}/{name}", self._stamps.setdefault(way.path, {})
         self._unread.discard(path)
         try:
             stamp = _stamp(path, look)
         except FileNotFoundError:
             self._unread.add(path)
-            return self._seen.pop(path, None) is not None
+            if stamps.pop(name, None) is not None:
+                gone[path] = self._reader.sighting(way, name)
+            return
         except OSError as error:
             self._unread.add(path)
             look.problems.append(f"{path} cannot be read: {error.strerror}")
-            return False
-        if before is not None and before.stamp == stamp:
-            return False
-        self._seen[path] = replace(sighting, stamp=stamp)
-        return True
+            return
+        digest = _digest(stamp)
+        if stamps.get(name) != digest:
+            stamps[name] = digest
+            seen[path] = replace(self._reader.sighting(way, name), stamp=stamp)
 
 
 def _stamp(path: str, look: _Look) -> Stamp:
@@ -203,6 +215,11 @@ def _stamp(path: str, look: _Look) -> Stamp:
     if identity not in look.stamps:
         look.stamps[identity] = stamp_of(path, status)
     return look.stamps[identity]
+
+
+def _digest(stamp: Stamp) -> bytes:
+    told = [(file.path, file.inode, file.size, file.mtime_ns) for file in stamp]
+    return hashlib.blake2b(repr(told).encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 def _summary(problems: list[str]) -> str:
