@@ -150,7 +150,7 @@ def results_in(path: Path) -> ResultsDirectory:
 
 def task_on(of: Checkpoint, by: PluginSheet, options: Mapping[str, object] | None = None) -> Task:
     subject = Subject("checkpoint", of.store, of.run, of.step, of.checkpoint_id)
-    return Task(Key(by.name, by.version, by.options_hash, "b", subject.identity), subject, options or {})
+    return Task(Key(by.name, by.version, by.options_hash, "b", subject.identity), subject, options or {}, cost=by.cost)
 
 
 def ended(task: Task, ending: Ending = Ending.OK, reason: str = "") -> TaskResult:

@@ -218,3 +218,22 @@ def test_a_container_has_the_cores_that_it_is_granted(
     (tmp_path / "cpu.max").write_text(granted)
     assert cores(tmp_path / "cpu.max") == found
     assert cores(tmp_path / "missing") == 8
+
+
+def test_schedules_follow_what_a_plugin_costs_unless_its_table_says_otherwise(tmp_path: Path):
+    path = tmp_path / "sounding.toml"
+    path.write_text(
+        '[schedule]\ngradient = "every 10"\n[plugins.loss]\nat = "log2"\n[plugins.kernel]\nenabled = true\n'
+    )
+    settings = load_config(path)
+    schedules = {
+        (name, cost): settings.schedule_of(name, cost).text
+        for name, cost in (("norm", "weights"), ("loss", "data"), ("kernel", "gradient"), ("sharpness", "curvature"))
+    }
+    assert list(schedules.values()) == ["all", "log2", "every 10", "first,last"]
+    path.write_text('[schedule]\ncurvature = "sometimes"\n')
+    with pytest.raises(SoundingError, match=r"schedule\.curvature: at = 'sometimes'"):
+        load_config(path)
+    path.write_text('[schedule]\ncheap = "all"\n')
+    with pytest.raises(SoundingError, match="expected one of weights, data, gradient, curvature, offline"):
+        load_config(path)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
 
@@ -11,6 +11,7 @@ from sounding.errors import SoundingError
 from sounding.locate import DEFAULT_RESULTS, from_config, read_toml
 from sounding.log_setting import LogSetting, log_setting
 from sounding.pattern import Pattern, compile_pattern
+from sounding.records import Cost
 from sounding.schedule import Schedule, parse_schedule
 
 
@@ -90,14 +91,25 @@ class _PluginTable(BaseModel):
     """`[plugins.NAME]`: when it runs; every other key is an option of the plugin, checked against its signature."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    at: str = Field("all", examples=['at = "every 5000"'])
+    at: str | None = Field(None, examples=['at = "every 5000"'])
     enabled: bool = Field(True, examples=["enabled = false"])
+
+
+class ScheduleTable(_Table):
+    """`[schedule]`: when plugins run whose own table has no `at`, by what they cost."""
+
+    weights: str = Field("all", examples=['weights = "all"'])
+    data: str = Field("all", examples=['data = "all"'])
+    gradient: str = Field("all", examples=['gradient = "every 1000"'])
+    curvature: str = Field("first,last", examples=['curvature = "every 5000"'])
+    offline: str = Field("all", examples=['offline = "all"'])
 
 
 class _Document(_Table):
     results: ResultsTable = Field(ResultsTable.model_validate({}), examples=['[results]\npath = ".sounding"'])
     stores: list[StoreTable] = Field([], examples=['[[stores]]\npath = "runs"\npattern = "{run}/ckpt_{step}.pt"'])
     plugins: dict[str, _PluginTable] = Field({}, examples=['[plugins.loss]\nat = "every 5000"'])
+    schedule: ScheduleTable = Field(ScheduleTable.model_validate({}), examples=['[schedule]\ncurvature = "every 5000"'])
     passes: dict[str, dict[str, Any]] = Field({}, examples=["[passes.NAME]\nOPTION = 1"])
     daemon: DaemonTable = Field(DaemonTable.model_validate({}), examples=["[daemon]\nworkers = 1"])
 
@@ -122,7 +134,7 @@ class PluginSettings(BaseModel):
     """When a plugin runs, and the options the operator set, not yet checked against its signature."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
-    schedule: Schedule
+    schedule: Schedule | None  # None where what it costs decides
     enabled: bool
     options: Mapping[str, Any]
 
@@ -136,9 +148,15 @@ class Settings(BaseModel):
     keep_free_bytes: int  # on the disk of the results; with less, nothing is begun
     stores: tuple[Store, ...]
     plugins: Mapping[str, PluginSettings]
+    schedules: Mapping[Cost, Schedule]
     passes: Mapping[str, Mapping[str, Any]]
     daemon: DaemonTable
     holds_max: int  # bytes, of all copies of checkpoints together
+
+    def schedule_of(self, plugin: str, cost: Cost) -> Schedule:
+        """When a plugin measures: as its own table says, else as all of its cost."""
+        chosen = self.plugins.get(plugin)
+        return self.schedules[cost] if chosen is None or chosen.schedule is None else chosen.schedule
 
     @property
     def threads(self) -> int:
@@ -157,13 +175,15 @@ def load_config(path: Path) -> Settings:
         results = from_config(path, parsed.results.path)
         stores = tuple(_store(path, number, table) for number, table in enumerate(parsed.stores))
         plugins = {name: _plugin(name, table) for name, table in parsed.plugins.items()}
+        schedules = {cost: _schedule("schedule." + cost, getattr(parsed.schedule, cost)) for cost in get_args(Cost)}
         _refuse_overlaps(stores)
         _refuse_results_inside(results, stores)
     except SoundingError as error:
         raise SoundingError(f"{path}: {error}") from error
     free, limit = int(parsed.results.keep_free), int(parsed.results.holds_max)
     parts: dict[str, Any] = {"results": results, "keep_free_bytes": free, "stores": stores, "plugins": plugins}
-    return Settings(source=path, passes=parsed.passes, daemon=parsed.daemon, holds_max=limit, **parts)
+    parts |= {"schedules": schedules, "passes": parsed.passes, "daemon": parsed.daemon}
+    return Settings(source=path, holds_max=limit, **parts)
 
 
 def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -200,11 +220,15 @@ def _store(config: Path, number: int, table: StoreTable) -> Store:
 
 
 def _plugin(name: str, table: _PluginTable) -> PluginSettings:
-    try:
-        schedule = parse_schedule(table.at)
-    except SoundingError as error:
-        raise SoundingError(f"plugins.{name}: {error}") from error
+    schedule = None if table.at is None else _schedule(f"plugins.{name}", table.at)
     return PluginSettings(schedule=schedule, enabled=table.enabled, options=dict(table.model_extra or {}))
+
+
+def _schedule(where: str, text: str) -> Schedule:
+    try:
+        return parse_schedule(text)
+    except SoundingError as error:
+        raise SoundingError(f"{where}: {error}") from error
 
 
 def _refuse_overlaps(stores: tuple[Store, ...]) -> None:
@@ -247,6 +271,7 @@ def _fields(location: tuple[int | str, ...]) -> Mapping[str, Any]:
         "results": ResultsTable,
         "stores": StoreTable,
         "daemon": DaemonTable,
+        "schedule": ScheduleTable,
         "plugins": _PluginTable,
     }
     table = tables.get(str(location[0]), _Document) if len(location) > 1 else _Document

@@ -378,6 +378,7 @@ class Task:
     options: Mapping[str, object]
     attempt: int = 1
     excused: int = 0  # earlier attempts that ended through nobody's fault
+    cost: Cost = "weights"  # of the plugin
 
 
 @dataclass(frozen=True, slots=True)

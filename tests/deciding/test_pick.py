@@ -234,3 +234,31 @@ def test_a_file_that_is_overwritten_for_ever_is_at_risk_and_a_whole_run_that_is_
     assert at_risk(versions, versions) == ()
     assert at_risk(versions[:2], versions) == (), "somebody deleted the newest"
     assert at_risk([], versions) == ()
+
+
+def test_what_is_dear_waits_until_nothing_cheap_is_owed_anywhere():
+    one, other = run_of("a", 2), run_of("b", 2, 100)
+    sharp = sheet("sharpness", cost="curvature")
+
+    def plan(run: list[Checkpoint]) -> RunPlan:
+        return plan_of(run, *(Owed(known, (task_on(known, NORM), task_on(known, sharp)), ()) for known in run))
+
+    running: set[Key] = set()
+    jobs = []
+    while (choice := choose([plan(one), plan(other)], frozenset(running), nobody)) is not None:
+        running |= {task.key for task in choice.tasks}
+        jobs.append([task.key.plugin for task in choice.tasks])
+    assert jobs == [["norm"]] * 4 + [["sharpness"]] * 4
+
+
+def test_what_will_be_deleted_next_has_its_dear_ones_before_the_others():
+    run = run_of("a", 3)
+    sharp = sheet("sharpness", cost="curvature")
+    owed = {known.checkpoint_id: Owed(known, (task_on(known, NORM), task_on(known, sharp)), ()) for known in run}
+    plan = RunPlan(tuple(run), owed, at_risk=(run[0],))
+    running: set[Key] = set()
+    jobs = []
+    while (choice := choose([plan], frozenset(running), nobody)) is not None:
+        running |= {task.key for task in choice.tasks}
+        jobs.append((choice.checkpoint.step, choice.tasks[0].key.plugin))
+    assert jobs[:2] == [(0, "norm"), (0, "sharpness")]

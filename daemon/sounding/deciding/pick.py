@@ -1,6 +1,6 @@
 """Choosing the next job from all that is owed: newest first, then backfill from coarse to fine. Pure.
 
-Where a run deletes its old checkpoints, those that it will delete next go before everything else, oldest first.
+What costs much waits until nothing else is owed, so that cheap readings of all checkpoints never wait for it. Where a run deletes its old checkpoints, those that it will delete next go before everything else, oldest first.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,6 +10,7 @@ from datetime import datetime
 from sounding.deciding.plan import Owed, coarse_to_fine
 from sounding.records import Checkpoint, Ending, Key, Outcome, Task
 
+DEAR = frozenset({"curvature"})  # costs of what is measured apart, and last
 DEADLY = frozenset({Ending.CRASHED, Ending.TIMEOUT, Ending.MEMORY, Ending.INTERRUPTED})
 
 
@@ -62,15 +63,23 @@ class Choice:
 def choose(plans: Iterable[RunPlan], running: frozenset[Key], is_suspect: Callable[[Key], bool]) -> Choice | None:
     """The next job, or None when everything owed is under way.
 
-    A task under which a worker or the daemon has died before runs alone, so that it can harm only itself.
+    A task under which a worker or the daemon has died before runs alone, so that it can harm only itself. What is dear
+    comes last; on a checkpoint that will be deleted next it comes at once, in a job of its own.
     """
+    every = tuple(plans)
+    return _first(every, running, is_suspect, dear=False) or _first(every, running, is_suspect, dear=True)
+
+
+def _first(
+    plans: Iterable[RunPlan], running: frozenset[Key], is_suspect: Callable[[Key], bool], *, dear: bool
+) -> Choice | None:
     best: tuple[tuple[float, float], Choice] | None = None
     for plan in plans:
         for rank, owed in plan.in_order():
             urgency = _urgency(rank, owed.checkpoint.first_seen)
             if best is not None and urgency >= best[0]:
                 break  # ranks only grow within a run
-            choice = _choice(owed, running, is_suspect)
+            choice = _choice(owed, running, is_suspect, dear=dear or rank == _AT_RISK)
             if choice is not None:
                 best = (urgency, choice)
                 break
@@ -107,8 +116,10 @@ def suspects(outcomes: Mapping[Key, Outcome], alone: set[Key]) -> Callable[[Key]
     return is_suspect
 
 
-def _choice(owed: Owed, running: frozenset[Key], is_suspect: Callable[[Key], bool]) -> Choice | None:
-    free = [task for task in owed.tasks if task.key not in running]
+def _choice(owed: Owed, running: frozenset[Key], is_suspect: Callable[[Key], bool], *, dear: bool) -> Choice | None:
+    waiting = [task for task in owed.tasks if task.key not in running]
+    cheap = [task for task in waiting if task.cost not in DEAR]
+    free = cheap or (waiting if dear else [])
     if not free:
         return None
     together = tuple(task for task in free if not is_suspect(task.key)) or (free[0],)

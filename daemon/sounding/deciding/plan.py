@@ -131,7 +131,9 @@ def owed(
             waiting[identity] = waiting.get(identity, 0) + 1
             continue
         options = {option.name: option.value for option in want.sheet.options}
-        tasks.setdefault(identity, []).append(Task(want.key, want.subject, options, *next_attempt(outcome)))
+        tasks.setdefault(identity, []).append(
+            Task(want.key, want.subject, options, *next_attempt(outcome), want.sheet.cost)
+        )
         if want.other is not None:
             others.setdefault(identity, {})[want.other.checkpoint_id] = want.other
     return {

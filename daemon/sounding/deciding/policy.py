@@ -6,7 +6,6 @@ from sounding.config import Settings
 from sounding.deciding.patience import Patience
 from sounding.deciding.plan import Wish
 from sounding.records import Catalogue
-from sounding.schedule import parse_schedule
 
 
 def patience(settings: Settings) -> Patience:
@@ -16,11 +15,8 @@ def patience(settings: Settings) -> Patience:
 
 def wishes_of(catalogue: Catalogue, settings: Settings) -> tuple[Wish, ...]:
     """The plugins wanted, with their schedules: all that are usable and not disabled."""
-    wishes = []
-    for name, sheet in sorted(catalogue.plugins.items()):
-        chosen = settings.plugins.get(name)
-        if chosen is None:
-            wishes.append(Wish(sheet, parse_schedule("all")))
-        elif chosen.enabled:
-            wishes.append(Wish(sheet, chosen.schedule))
-    return tuple(wishes)
+    return tuple(
+        Wish(sheet, settings.schedule_of(name, sheet.cost))
+        for name, sheet in sorted(catalogue.plugins.items())
+        if name not in settings.plugins or settings.plugins[name].enabled
+    )
