@@ -1,6 +1,7 @@
 """Choosing the next job from all that is owed: newest first, then backfill from coarse to fine. Pure.
 
-What costs much waits until nothing else is owed, so that cheap readings of all checkpoints never wait for it. Where a run deletes its old checkpoints, those that it will delete next go before everything else, oldest first.
+What costs much waits until nothing else is owed, so that cheap readings of all checkpoints never wait for it. Where a
+run deletes its old checkpoints, those that it will delete next go before everything else, oldest first.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
