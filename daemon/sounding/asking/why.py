@@ -25,7 +25,6 @@ from sounding.records import (
 )
 from sounding.running.catalogue import recall
 from sounding.running.status import read_status
-from sounding.schedule import parse_schedule
 from sounding.stamps import stamp_of
 
 
@@ -134,10 +133,11 @@ class _Teller:
         chosen = self.settings.plugins.get(sheet.name)
         if chosen is not None and not chosen.enabled:
             return "enabled = false in the configuration"
-        schedule = parse_schedule("all") if chosen is None else chosen.schedule
+        schedule = self.settings.schedule_of(sheet.name, sheet.cost)
         steps = sorted(known.step for known in self._past(checkpoint).history.values())
         if not schedule.wants(checkpoint.step, steps[0], steps[-1]):
-            return f"not at this step: at = {schedule.text!r}"
+            of = "" if chosen is not None and chosen.schedule is not None else f", as of all that cost {sheet.cost}"
+            return f"not at this step: at = {schedule.text!r}{of}"
         if sheet.cost == "offline":
             return "an offline plugin; it runs only on request"
         if sheet.over == "pair" and sheet.against in ("previous", "first") and checkpoint.step == steps[0]:
