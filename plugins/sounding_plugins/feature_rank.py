@@ -43,6 +43,9 @@ def feature_rank(
 
 
 def _of_layer(moments: ClassMoments, duplicate: float, name: str, split: str, place: int) -> Iterator[Finding]:
+    if not moments.finite:
+        yield Skip("its outputs are NaN or infinite", part=name)
+        return
     covariance = moments.total()
     ranks = ranks_of(torch.linalg.eigvalsh(covariance), moments.within.noise)
     if ranks is None:

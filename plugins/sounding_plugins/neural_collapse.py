@@ -74,6 +74,8 @@ def neural_collapse(
     for split, found in class_moments.items():
         if not found.labelled:
             yield Skip("targets are no classes of the head (one integer for each row of features)", part=split)
+        elif not found.moments.finite:
+            yield Skip("features are NaN or infinite", part=split)
         elif len(found.moments.classes) < 2:
             yield Skip(f"{len(found.moments.classes)} classes have enough examples, and it takes two", part=split)
         else:
@@ -171,6 +173,9 @@ def _along_depth(layers: LayerMoments) -> Iterator[Finding]:
     for split, by_layer in layers.splits.items():
         values: list[float] = []
         for place, (name, moments) in enumerate(by_layer.items()):
+            if not moments.finite:
+                yield Skip("its outputs are NaN or infinite", part=name)
+                return
             values.append(collapse.fuzziness(moments))
             yield Reading("fuzziness", values[-1], split=split, part=name, depth=place)
             yield Reading("nc1_pinv", collapse.nc1_pinv(moments), split=split, part=name, depth=place)

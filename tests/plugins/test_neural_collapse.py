@@ -108,6 +108,13 @@ def test_targets_that_are_no_classes(sounding_plugin: Trial):
     assert "it takes two" in reasons(found)[0]
 
 
+def test_features_that_overflow(sounding_plugin: Trial):
+    x, y = data()
+    x[50] = 3e38
+    found = sounding_plugin(NC, model=network(), probe=Probe(train=(x, y)), depth=True)
+    assert set(reasons(found)) == {"features are NaN or infinite", "its outputs are NaN or infinite"}
+
+
 class Speech(nn.Module):
     """A language model with nothing in it: hidden states are embeddings."""
 
@@ -128,7 +135,8 @@ def test_tokens_are_classes_and_rare_ones_are_dropped(sounding_plugin: Trial):
     targets = (tokens + torch.randint(0, 2, (12, 40), generator=generator)) % 6
     targets[0, :4] = 6  # too few
     targets[:, 30:] = -100  # padding
-    found = sounding_plugin(NC, model=model, probe=Probe(train=(tokens, targets), unit="token"))
+    probe = Probe(train=(tokens, targets), heldout=(tokens[:5], targets[:5]), unit="token")
+    found = sounding_plugin(NC, model=model, probe=probe)
     readings = by_name(found, "train")
     rows, labels = model.embed(tokens).detach()[targets >= 0].double(), targets[targets >= 0]
     means = torch.stack([rows[labels == label].mean(0) for label in range(6)])
@@ -141,7 +149,12 @@ def test_tokens_are_classes_and_rare_ones_are_dropped(sounding_plugin: Trial):
     assert readings["unc3_mean"].value == pytest.approx(float(cosines.mean()), rel=1e-5)
     assert readings["unc3_variance"].value == pytest.approx(float(cosines.var(correction=0)), rel=1e-5)
     assert readings["examples_per_class"].value == pytest.approx((len(labels) - 4) / 6)
-    assert "nc1_pinv" not in readings
+    assert not {"nc1_pinv", "nc4_disagreement"} & set(readings)
+    held = model.embed(tokens[:5]).detach()[targets[:5] >= 0].double()
+    near = torch.cdist(held, means).argmin(1)
+    decided = (held @ model.head.weight.detach().double().T).argmax(1)
+    disagreement = by_name(found, "heldout")["nc4_disagreement"].value
+    assert disagreement == pytest.approx(float((near != decided).double().mean()))
     assert any("1 classes have too few tokens" in each for each in reasons(found))
 
 

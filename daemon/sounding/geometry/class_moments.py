@@ -9,7 +9,7 @@ import torch
 
 from sounding.geometry.class_sums import ClassSums, summed_by_class
 from sounding.geometry.moments import ClassMoments
-from sounding.geometry.nearest import Share, nearest_of
+from sounding.geometry.nearest import MANY, Share, nearest, nearest_of
 from sounding.geometry.scatter import BLOCK, RowScatter
 
 BUFFER = 16 << 20  # bytes of rows that are kept as they are; as long as all fit, T is never made
@@ -127,7 +127,8 @@ def _of_rows(rows: torch.Tensor, labels: torch.Tensor, decisions: torch.Tensor |
     variances = torch.zeros_like(counted).index_add_(0, places, lengths.double().square()) / counted
     share = None
     if decisions is not None:
-        near = nearest_of(deviations, lengths, places, means)
+        few = len(classes) <= MANY
+        near = nearest_of(deviations, lengths, places, means) if few else nearest(rows, means)
         differing = int((classes[near] != decisions).sum())
         share = Share(*(differing / len(rows),) * 3)
     return ClassMoments(classes, counted, means, variances, RowScatter(deviations, places), share)

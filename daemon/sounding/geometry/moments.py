@@ -25,6 +25,11 @@ class ClassMoments:
         return int(self.counts.sum())
 
     @property
+    def finite(self) -> bool:
+        """Whether there is no NaN and no infinity in it."""
+        return bool(self.means.isfinite().all() & self.variances.isfinite().all())
+
+    @property
     def centred(self) -> torch.Tensor:
         """Class means less their unweighted mean, [C, d]."""
         return self.means - self.means.mean(0)

@@ -9,6 +9,7 @@ _BINS = 2048  # of a histogram of gaps, on a logarithmic scale
 _OCTAVES = 64
 _LOWEST = 2.0**-48  # of the largest norm of a centre: gaps below lie in the first bin
 _ROWS = 2048
+MANY = 4096  # classes, whose distances to one another are a table too large
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Provisional:
 
     def __init__(self) -> None:
         self._gaps: torch.Tensor | None = None  # [2, bins], first row: agreeing
+        self._table: _Table | None = None
         self._scale = 0.0
         self._unsure_differing = 0  # met before all classes were known
         self._classes = 0
@@ -116,12 +118,13 @@ class Provisional:
     ) -> None:
         """Compare `decisions` [n], labels, with the nearest of `centres` [C, d], whose labels are `labels` [C].
 
-        Rows are given as for `nearest_of`.
+        Rows are given as for `nearest_of`. As long as there is no new class the centres have to be the same.
         """
         if len(centres) != self._classes:
-            self._forget(len(centres), centres)
+            self._begin(centres.double())
         assert self._gaps is not None
-        table = _Table(centres, centres)
+        table = self._table
+        assert table is not None
         scores = table.scores(deviations, places)
         own = scores.gather(1, places[:, None]).flatten()
         near, margins = _two_best(scores.clone())
@@ -143,13 +146,14 @@ class Provisional:
         differing = int(gaps[1].sum()) + self._unsure_differing
         return Share(differing / self._count, int(sure[1]) / self._count, 1 - int(sure[0]) / self._count)
 
-    def _forget(self, classes: int, centres: torch.Tensor) -> None:
+    def _begin(self, centres: torch.Tensor) -> None:
         """A new class: nobody knows which of the rows so far would have been nearest to it."""
         if self._gaps is not None:
             self._unsure_differing += int(self._gaps[1].sum())
         self._gaps = torch.zeros(2, _BINS, dtype=torch.int64, device=centres.device)
         self._scale = float(torch.linalg.vector_norm(centres, dim=1).max()) or 1.0
-        self._classes = classes
+        self._table = _Table(centres, centres)
+        self._classes = len(centres)
 
     def _bin(self, gaps: torch.Tensor) -> torch.Tensor:
         """The bin whose lower edge is the greatest that does not exceed the gap."""

@@ -67,7 +67,9 @@ class ClassMomentsAccumulator:
         rows = rows_of(batch, batch.taps["features"].only, self._head)
         if batch.split not in self._states:
             train = self._states.get(TRAIN)
-            self._states[batch.split] = _Split(None if train is None else self._finished(train).moments)
+            means = None if train is None or not train.any else self._finished(train).moments
+            own = batch.split == TRAIN and not self._tokens  # of tokens there may be too many classes
+            self._states[batch.split] = _Split(means, own)
         self._states[batch.split].add(rows)
 
     def result(self) -> FeatureMoments:
@@ -82,7 +84,8 @@ class ClassMomentsAccumulator:
 
 
 class _Split:
-    def __init__(self, train: ClassMoments | None) -> None:
+    def __init__(self, train: ClassMoments | None, own: bool) -> None:
+        self._own = own  # decisions are compared with the split's own means
         self._state = ClassMomentsState()
         self._train = train
         self._compared = self._differing = 0
@@ -95,7 +98,7 @@ class _Split:
         classes = rows.classes
         if classes is None:
             classes = torch.zeros(len(rows.features), dtype=torch.int64, device=rows.features.device)
-        self._state.update(rows.features, classes, rows.decisions if self._train is None else None)
+        self._state.update(rows.features, classes, rows.decisions if self._own else None)
         if self._train is not None and rows.decisions is not None and len(self._train.classes):
             near = self._train.classes[nearest(rows.features, self._train.means)]
             self._differing += int((near != rows.decisions).sum())
@@ -107,7 +110,7 @@ class _Split:
         return found
 
     def disagreement(self, moments: ClassMoments) -> Share | None:
-        if self._train is None:
+        if self._own:
             return moments.disagreement
         return Share(*(self._differing / self._compared,) * 3) if self._compared else None
 
