@@ -21,6 +21,7 @@ def record(name: str, found: Mapping[str, object]) -> None:
         "measured": f"{datetime.now(UTC):%Y-%m-%d}",
         "revision": revision.stdout.strip(),
         "machine": machine,
+        "load": round(os.getloadavg()[0], 1),
         **found,
     }
     RESULTS.mkdir(exist_ok=True)
