@@ -49,7 +49,7 @@ def _m(name: str, unit: str, meaning: str, source: str = _KODRYAN) -> Metric:
         _m("periodicity", "label", "periodic, aperiodic, too few, or none: how destabilisations follow", _LOBACHEVA),
         _m("destabilisations", "count", "rises of the norm after a decline at the pace of weight decay", _LOBACHEVA),
         _m("destabilisation", "update", "where the norm begins to rise in jump `index`", _LOBACHEVA),
-        _m("destabilisation_length", "update", "until it declines again; unresolved: not yet", _LOBACHEVA),
+        _m("destabilisation_length", "update", "until it declines again; not told before it does", _LOBACHEVA),
         _m("elr_peak", "1/weight^2", "effective learning rate at which jump `index` begins", _LOBACHEVA),
         _m("elr_trough", "1/weight^2", "effective learning rate at which it ends", _LOBACHEVA),
         _m("interval", "update", "from the beginning of the jump before to that of jump `index`", _LOBACHEVA),
@@ -217,10 +217,10 @@ def _temperature(path: InvariantPath, history: History) -> Iterator[Finding]:
         return
     first = int(np.searchsorted(path.times, path.times[-1] - _EFOLDINGS / rate, side="right")) - 1
     last = path.between(max(first, 0), len(path.times))
-    logs, spread = np.log(last.norms), np.ptp(last.rates) <= 1e-3 * last.rates[-1]
+    logs, constant = np.log(last.norms), np.ptp(last.rates) <= 1e-3 * last.rates[-1]
     if first < 0 or len(logs) < _FEWEST:
         yield Skip(f"no temperature: it takes {_EFOLDINGS / rate:.0f} updates of decay, and {_FEWEST} checkpoints")
-    elif not spread:
+    elif not constant:
         yield Skip("no temperature: the learning rate was not the same all the time")
     elif not np.ptp(logs) <= _STEADY:
         yield Skip(f"no temperature: the norm is not at rest, it varied by {math.expm1(float(np.ptp(logs))):.0%}")

@@ -194,6 +194,17 @@ def test_a_norm_that_wanders_or_follows_the_learning_rate_is_no_destabilisation(
     assert "with the learning rate" in reasons(found)
 
 
+def test_weights_that_are_not_numbers_are_left_out_and_told(sounding_plugin: Trial):
+    times, norms = sawtooth(20)
+    norms[200:] = np.nan
+    found = sounding_plugin(PLUGIN, history=past(times, norms, 0.1), checkpoints=[checkpoint()])
+    assert told(found, "destabilisation") == [960.0, 1960.0, 2960.0, 3960.0]
+    assert "at 50 checkpoints the weights are zero, NaN or infinite" in reasons(found)
+    found = sounding_plugin(PLUGIN, history=past(times, np.nan, np.nan), checkpoints=[checkpoint()])
+    assert told(found, "regime") == ["not enough checkpoints"]
+    assert told(found, "destabilisations") == [0]
+
+
 def at_rest(noise: float, momentum: float = 0.0) -> dict[Any, Course]:
     """Simulated: SGD with weight decay under noise across 200 dimensions, a checkpoint every 20 updates."""
     random = np.random.default_rng(1)
