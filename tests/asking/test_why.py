@@ -265,6 +265,14 @@ def test_a_step_outside_the_schedule_is_not_wanted(past: Past):
     assert past.story(on)[0] == "owed"
 
 
+def test_what_costs_as_much_shares_a_schedule(past: Past):
+    past.plugins(sheet("norm", cost="curvature"))
+    past.saved(10)
+    middle, _ = past.saved(20), past.saved(30)
+    reason = "not at this step: at = 'first,last', as of all that cost curvature"
+    assert past.story(middle) == ("not wanted", reason)
+
+
 def test_an_offline_plugin_is_not_wanted(past: Past):
     past.plugins(sheet("norm", cost="offline"))
     assert past.story(past.saved(10)) == ("not wanted", "an offline plugin; it runs only on request")
