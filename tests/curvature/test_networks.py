@@ -97,7 +97,9 @@ def dense(name, matrix):
 
 
 TRIALS = [
-    *((name, way, "hessian") for name in CASES for way in ("kept", "rebuilt", "forward")),
+    *((name, "kept", "hessian") for name in CASES),
+    *((name, "forward", "hessian") for name in ("batch norm", "attention, tied, ignored targets", "lstm")),
+    *((name, "rebuilt", "hessian") for name in ("batch norm", "attention, tied, ignored targets", "transformer layer")),
     *((name, "kept", matrix) for name in CASES for matrix in ("ggn", "fisher")),
     *(
         ("attention, tied, ignored targets", way, matrix)

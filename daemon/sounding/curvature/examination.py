@@ -15,7 +15,8 @@ from sounding.curvature.objective import Objective
 from sounding.numbers import accumulating
 from sounding.seeds import preserved
 
-_EXAMPLES = (2, 8, 64)  # at least, at most, and where the first ones leave a doubt
+_MOST = 8  # examples to begin with
+_MORE = 64  # where these leave a doubt
 _SHARE = 64  # one in so many: what is examined should cost little beside what is done
 _SYMMETRIC = 1e-4  # of the products' length: what rounding leaves of uᵀHv - vᵀHu is below
 _SETTLED = 1e-5  # of the greatest loss: what a repeated forward pass may differ by, by summing in another order
@@ -65,9 +66,9 @@ def examine(matrix: Matrix, objective: Objective, engines: Sequence[Engine], mem
 
 def _sizes(objective: Objective) -> tuple[int, int]:
     """Two numbers of examples to measure with; by its batch BatchNorm cannot normalise a single one."""
-    count = len(objective.positions)
-    most = min(count, max(_EXAMPLES[0], min(_EXAMPLES[1], count // _SHARE)))
-    return (most, most) if objective.statistics == "train" else ((most + 1) // 2, most)
+    count, fewest = len(objective.positions), 1 if objective.statistics == "eval" else 2
+    most = min(count, max(2 * fewest, min(_MOST, count // _SHARE)))
+    return max(min(fewest, most), most // 2), most
 
 
 def operation_in(error: RuntimeError) -> str:
@@ -109,7 +110,7 @@ class Trial:
         Raises Unavailable unless uᵀHv = vᵀHu for two random vectors, on these examples or, as where the loss is
         almost 0 nothing is left of its curvature but rounding, on more of them.
         """
-        more = max(examples, min(_EXAMPLES[2], len(self._objective.positions)))
+        more = max(examples, min(_MORE, len(self._objective.positions)))
         one, measured = self.measured(examples, 0)
         if self._asymmetry(one, self.product(examples, 1)) > _SYMMETRIC:
             one = self.product(more, 0)

@@ -56,7 +56,7 @@ def chosen_parameters(module: nn.Module, wanted: str) -> dict[str, torch.Tensor]
 def batch_size_of(attributes: Mapping[str, Any], given: int) -> tuple[int, str]:
     """Size of a training batch and where it is known from; 0 where it is not known."""
     if given:
-        return given, "[passes.curvature] batch_size"
+        return given, "the setting `batch_size`"
     for key in BATCH_SIZES:
         value = attributes.get(key)
         if isinstance(value, int | float) and value >= 1:

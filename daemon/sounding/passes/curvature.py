@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 
@@ -29,11 +29,10 @@ _ENGINES: Mapping[Way, tuple[Engine, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The pass's settings, as the configuration gives them."""
+class Settings(NamedTuple):
+    """The pass's settings; `batch_size` is 0 where it is not known."""
 
-    batch_size: tuple[int, str]
+    batch_size: int
     memory_gb: float
     engine: Way
 
@@ -136,7 +135,8 @@ class Curvature:
     @property
     def room(self) -> int:
         """How many vectors may be held beside the graphs, by whoever multiplies."""
-        return self._memory.vectors - 5
+        size = max((objective.dtype.itemsize for _, objective in self._sums.values()), default=self.dtype.itemsize)
+        return replace(self._memory, vector=size * max(1, self.layout.size)).vectors - 5
 
     def _operator(self, matrix: Matrix, batch_norm: Statistics, block: str | None) -> Curved:
         summed, objective = self._sum(matrix, batch_norm)
@@ -170,7 +170,7 @@ class Curvature:
     def _prepared(self, matrix: Matrix, statistics: Statistics) -> tuple[Sum, Objective]:
         examples, batch = len(self.subset.positions), 0
         if statistics == "train":
-            batch = self._settings.batch_size[0]
+            batch = self._settings.batch_size
             if not batch:
                 raise Unavailable(
                     "BatchNorm normalises by the training batch, whose size is not known: give the run an attribute "
@@ -248,5 +248,5 @@ def curvature(
     probe = recipe.probe(run)
     subset = subset_of(probe, TRAIN, examples)
     chosen = chosen_parameters(model.module, parameters)
-    settings = Settings(batch_size_of(run.attributes, batch_size), memory_gb, engine)
+    settings = Settings(batch_size_of(run.attributes, batch_size)[0], memory_gb, engine)
     return Curvature(model, probe, subset, chosen, settings, stored_optimizer)
