@@ -288,6 +288,17 @@ def test_what_cannot_be_proven_is_not_taken_and_the_line_to_write_is_told(case: 
     assert f"write in recipe.py:\ndef head(model): return {line}" in str(caught.value)
 
 
+def test_weights_that_are_all_zero_prove_nothing():
+    module = Images(lambda m, h: m.head(h).relu().mean((2, 3)), head=nn.Conv2d(WIDTH, CLASSES, 1))
+    nn.init.zeros_(module.head.weight)
+    for bias in (0.0, 1.0):
+        nn.init.constant_(module.head.bias, bias)
+        with pytest.raises(Unavailable, match=r"the weights of `head` are all zero.*\n.*return \"head\""):
+            found(module, "image")
+    it, features, _ = found(module, "image", head=lambda model: "head")
+    assert (it.verified, features.shape) == (False, (12, WIDTH))
+
+
 def test_a_head_that_the_recipe_names_is_taken_and_said_not_to_be_proven():
     module, kind, _ = UNPROVEN["squeezenet: relu and pooling after it"]
     it, features, _ = found(module, kind, head=lambda model: "head")

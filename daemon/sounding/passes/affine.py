@@ -88,12 +88,12 @@ def some_rows(rows: torch.Tensor) -> torch.Tensor:
 
 
 def close(one: torch.Tensor, other: torch.Tensor, tolerance: float) -> bool:
-    """Whether no difference exceeds `tolerance` of the largest value; never where something is not finite."""
+    """Whether no difference exceeds `tolerance` of the largest value; never where that is zero or not finite."""
     if one.shape != other.shape or not other.numel():
         return False
     difference = (one.double() - other.double()).abs().max()
     largest = other.double().abs().max()
-    return bool(difference <= tolerance * largest) and bool(largest.isfinite())
+    return bool(difference <= tolerance * largest) and bool(largest > 0) and bool(largest.isfinite())
 
 
 @contextlib.contextmanager

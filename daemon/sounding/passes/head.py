@@ -92,8 +92,8 @@ def _modules_in(value: Any) -> list[nn.Module]:
 def _verified(name: str, seen: Seen, logits: list[torch.Tensor]) -> Head | None:
     """The head that this module is, or None where W x + b does not give the logits."""
     layer = affine(seen.module)
-    if layer is None or not layer.computes(seen):
-        return None
+    if layer is None or not layer.weight.any() or not layer.computes(seen):
+        return None  # weights that are all zero, as some heads begin, prove nothing
     made = layer.rows(seen.output)
     for given in logits:
         wanted = as_rows(given, layer.classes)
@@ -146,6 +146,11 @@ def _what_to_write(seen: dict[str, Seen], logits: list[torch.Tensor], recipe: Re
             "the network's head was not found: no layer that it runs has as many outputs as there are logits. Apply "
             f"its last weights by an nn.Linear, and where that is not recognised, write in {recipe.path}:\n"
             'def head(model): return "name of that layer"'
+        )
+    if not layers[fitting[-1]].weight.any():
+        return (
+            f"the network's head was not found: the weights of `{fitting[-1]}` are all zero, which proves nothing. "
+            f'Write in {recipe.path}:\ndef head(model): return "{fitting[-1]}"'
         )
     return (
         f"the network's head was not found: W x + b of `{fitting[-1]}`, the last layer that is as wide as the logits, "
