@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Set
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from seeing.post import QUIET_CONFIG, Post
 
 from sounding.asking import check as checking
 from sounding.formats import proof
-from sounding.records import Sighting, State
+from sounding.records import State
 from sounding.seeing import examine as examining
 from sounding.seeing import scan as scanning
 from sounding.seeing.directory import Reader, Way
@@ -40,7 +40,7 @@ def forbid(patch: pytest.MonkeyPatch, directory: Path, number: int = errno.EACCE
     """Let listings of a directory fail; permissions do not stop a test that runs as root."""
     real = Reader.entries
 
-    def entries(reader: Reader, way: Way, known: Mapping[str, Sighting]) -> object:
+    def entries(reader: Reader, way: Way, known: Set[str]) -> object:
         if way.path == str(directory):
             raise OSError(number, os.strerror(number), way.path)
         return real(reader, way, known)
@@ -355,7 +355,7 @@ def test_runs_that_come_and_go_while_they_are_looked_at(post: Post, monkeypatch:
         post.write(f"{run}/ckpt_1.pt", run)
     real = Reader.entries
 
-    def entries(reader: Reader, way: Way, known: Mapping[str, Sighting]) -> object:
+    def entries(reader: Reader, way: Way, known: Set[str]) -> object:
         listed = real(reader, way, known)
         if way.path == str(post.runs):
             shutil.rmtree(post.runs / "b")  # after the listing that names it, before it is listed itself
