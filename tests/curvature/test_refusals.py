@@ -9,7 +9,7 @@ from curvature.nets import Case, whole
 from torch import nn
 
 from sounding import SoundingError, Unavailable
-from sounding.curvature.memory import Allocations, Memory, Need, chunks_of, need_of
+from sounding.curvature.memory import LEAST, MOST, OWN, Allocations, Memory, Need, chunks_of, need_of
 
 X = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(12) % 3
@@ -174,6 +174,9 @@ def test_chunks_follow_from_what_was_measured():
     tight = Memory(2000 + 3 * 200 + 13 * 8, 8)
     assert [len(each) for each in chunks_of(10, 0, need, tight)] == [3, 3, 3, 1]
     assert chunks_of(10, 4, Need(0, 1, 0, 1), Memory(1e6, 8)) == [range(4), range(4, 8)]
+    assert Memory(1000, 10).vectors_beside(0) == MOST - OWN
+    assert Memory(1000, 10).vectors_beside(750) == 25 - OWN
+    assert tight.vectors_beside(2600) == LEAST - OWN
     with pytest.raises(Unavailable, match="one batch of 4"):
         chunks_of(10, 4, need, tight)
 

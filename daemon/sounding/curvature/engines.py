@@ -19,6 +19,7 @@ from sounding.errors import SoundingError
 
 Matrix: TypeAlias = Literal["hessian", "ggn", "fisher"]
 Engine: TypeAlias = Literal["reverse", "forward"]  # over reverse
+Way: TypeAlias = Literal["auto", "reverse", "forward"]
 Places: TypeAlias = Sequence[int]  # of parameters among the objective's
 
 
@@ -42,6 +43,13 @@ FORWARD: dict[Matrix, Callable[[Objective, range, Sequence[torch.Tensor], Places
     "hessian": hessian_forward,
     "ggn": partial(jacobian_forward, "outputs"),
     "fisher": partial(jacobian_forward, "losses"),
+}
+
+
+WAYS: dict[Way, tuple[Engine, ...]] = {
+    "auto": ("reverse", "forward"),
+    "reverse": ("reverse",),
+    "forward": ("forward",),
 }
 
 
@@ -88,6 +96,11 @@ class Sum:
     def held(self) -> float:
         """Bytes of the graphs that are kept, as told beforehand."""
         return sum(self._need.graph(len(self.chunks[number])) for number in self._kept)
+
+    @property
+    def peak(self) -> float:
+        """Bytes while a product with one chunk is computed, as told beforehand."""
+        return self._need.peak(len(self.chunks[0]))
 
     @property
     def way(self) -> str:

@@ -13,7 +13,8 @@ from sounding.batch import tensors_in
 from sounding.contract import Unavailable
 
 CHUNK = 512 << 20  # bytes that products with one chunk should not exceed by much: beyond, nothing is gained
-LEAST = 13  # vectors that must fit beside the products: five for them, eight for whoever multiplies
+OWN = 5  # vectors that products make themselves: gradient, argument, result, and one in the making
+LEAST = OWN + 8  # vectors that must fit in all: enough for the largest eigenvalue
 MOST = 40  # vectors that are left room for where there is plenty
 
 
@@ -112,6 +113,10 @@ class Memory:
     def graphs(self) -> float:
         """Bytes left to graphs and to what products take on their way."""
         return self.budget - self.vectors * self.vector
+
+    def vectors_beside(self, peak: float) -> int:
+        """How many of them whoever multiplies may hold, when a product takes so much."""
+        return max(LEAST, min(self.vectors, int((self.budget - peak) / self.vector))) - OWN
 
     def ample(self, peak: float) -> bool:
         """Whether there is no need to look closer at what takes so much, or less."""

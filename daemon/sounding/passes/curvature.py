@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 
 from sounding.contract import Run, Unavailable, shared_pass
 from sounding.curvature.curved import Curved, Facts
-from sounding.curvature.engines import Engine, Matrix, Shelf, Sum
+from sounding.curvature.engines import WAYS, Matrix, Shelf, Sum, Way
 from sounding.curvature.examination import Asymmetric, Examined, examine
 from sounding.curvature.memory import Memory, chunks_of
 from sounding.curvature.objective import Objective, Statistics, batch_norms
@@ -20,13 +20,6 @@ from sounding.passes.model import Model
 from sounding.passes.preconditioner import StoredOptimizer, coupled_decay, inverse_roots
 from sounding.probe import TRAIN, Probe
 from sounding.recipe import Recipe
-
-Way: TypeAlias = Literal["auto", "reverse", "forward"]
-_ENGINES: Mapping[Way, tuple[Engine, ...]] = {
-    "auto": ("reverse", "forward"),
-    "reverse": ("reverse",),
-    "forward": ("forward",),
-}
 
 
 class Settings(NamedTuple):
@@ -134,9 +127,10 @@ class Curvature:
 
     @property
     def room(self) -> int:
-        """How many vectors may be held beside the graphs, by whoever multiplies."""
+        """How many vectors of the whole length may be held beside the graphs, by whoever multiplies."""
         size = max((objective.dtype.itemsize for _, objective in self._sums.values()), default=self.dtype.itemsize)
-        return replace(self._memory, vector=size * max(1, self.layout.size)).vectors - 5
+        peak = max((summed.peak for summed, _ in self._sums.values()), default=0.0)
+        return replace(self._memory, vector=size * max(1, self.layout.size)).vectors_beside(peak)
 
     def _operator(self, matrix: Matrix, batch_norm: Statistics, block: str | None) -> Curved:
         summed, objective = self._sum(matrix, batch_norm)
@@ -187,7 +181,7 @@ class Curvature:
 
     def _examined(self, matrix: Matrix, statistics: Statistics, examples: int) -> tuple[Objective, Examined, Memory]:
         """In float64 where in float32 nothing is left but rounding, as where a network has learnt all there is."""
-        objective, engines = self._objective(statistics, examples), _ENGINES[self._settings.engine]
+        objective, engines = self._objective(statistics, examples), WAYS[self._settings.engine]
         try:
             return objective, examine(matrix, objective, engines, self._memory), self._memory
         except Asymmetric as error:
