@@ -13,6 +13,7 @@ from sounding.errors import SoundingError
 from sounding_cli.screen import Json, blank_table, console, note, print_json, say
 from sounding_cli.shown import texts
 
+_PLACE = ("part", "split", "group", "index")  # what tells readings of one metric apart
 _ABREAST = 6  # metrics of one table; more would leave no room for the names of the parts
 
 
@@ -65,20 +66,22 @@ def _print(readings: Sequence[Mapping[str, Any]]) -> None:
 
 def _pivoted(plugin: str, readings: Sequence[Mapping[str, Any]]) -> Table:
     table = blank_table()
-    keys = [key for key in ("part", "split", "group", "index") if any(reading.get(key) for reading in readings)]
-    lines = list(dict.fromkeys(tuple(str(reading.get(key) or "") for key in keys) for reading in readings))
+    places = [tuple("" if value is None else str(value) for value in map(each.get, _PLACE)) for each in readings]
+    used = [at for at in range(len(_PLACE)) if any(place[at] for place in places)]
+    placed = [tuple(place[at] for at in used) for place in places]
+    lines = list(dict.fromkeys(placed))
+    keys = [_PLACE[at] for at in used]
     columns: list[dict[tuple[str, ...], str]] = []
     for place, key in enumerate(keys or ("",)):
         table.add_column(f"{plugin}\n{key}" if place == 0 else f"\n{key}", overflow="fold")
     for metric, unit in dict.fromkeys((reading["metric"], reading["unit"]) for reading in readings):
         found = [reading for reading in readings if reading["metric"] == metric]
-        where = [tuple(str(reading.get(key) or "") for key in keys) for reading in found]
+        where = [place for place, reading in zip(placed, readings, strict=True) if reading["metric"] == metric]
         columns.append(dict(zip(where, texts(found), strict=True)))
         table.add_column(f"{metric}\n[{unit}]", justify="right", no_wrap=True)
     for line in lines:
-        table.add_row(
-            *(Text(part or "whole") for part in (line or ("",))), *(column.get(line, "") for column in columns)
-        )
+        cells = [Text(text or ("whole" if key == "part" else "")) for key, text in zip(keys, line, strict=True)]
+        table.add_row(*(cells or [Text("whole")]), *(column.get(line, "") for column in columns))
     return table
 
 

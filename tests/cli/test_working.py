@@ -65,6 +65,14 @@ def test_analyse_needs_no_configuration_and_gives_a_list_of_readings(trained: La
     assert "[weight]" in text
 
 
+def test_analyse_tells_readings_of_one_part_apart(trained: Lab) -> None:
+    weights = {"h.0.attn.qkv.weight": torch.eye(12, 4), "h.0.norm1.weight": torch.ones(4)}
+    torch.save({"model": weights, "iter_num": 1}, trained.path / "attention.pt")
+    heads = ("analyse", "attention.pt", "--plugin", "logit_scale", "--option", "logit_scale.heads=2")
+    places = [(row["part"], row["index"]) for row in trained.json(*heads) if row["metric"] == "attention_logit_gain"]
+    assert places == [("h.0.attn", None), ("h.0.attn", 0), ("h.0.attn", 1), ("", None)]
+
+
 def test_analyse_compares_with_any_other_checkpoint(trained: Lab) -> None:
     pair = ("analyse", "runs/fast/ckpt_2.pt", "--against", "runs/fast/ckpt_1.pt")
     found = {(row["metric"], row["part"]): row["value"] for row in trained.json(*pair, "--plugin", "weight_change")}

@@ -205,8 +205,9 @@ def _gather(checkpoint: Checkpoint, results: Sequence[TaskResult], sheets: Mappi
                 "status": finding.quality,
             }
             if isinstance(finding, Reading):
+                place = {"group": finding.group, "index": finding.index}
                 bounds = {"low": finding.low, "high": finding.high, "stderr": finding.stderr}
-                readings.append({**row, "value": finding.value, "label": finding.label, **bounds})
+                readings.append({**row, **place, "value": finding.value, "label": finding.label, **bounds})
             elif isinstance(finding, Curve):
                 curves.append({**row, "x": finding.x, "y": finding.y})
     return Analysis(checkpoint, tuple(readings), tuple(curves), tuple(notes))
