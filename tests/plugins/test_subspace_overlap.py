@@ -68,6 +68,7 @@ def test_a_diverged_checkpoint_has_none(sounding_plugin: Trial):
     nn.init.constant_(broken.weight, math.nan)
     found = sounding_plugin(
         subspace_overlap, model=Turned(), probe=Probe(train=(torch.ones(6, 1), torch.zeros(6))),
-        functions={"loss": as_it_is}, checkpoint={"model": broken.state_dict()}, previous={"model": Turned().state_dict()},
+        functions={"loss": as_it_is}, checkpoint={"model": broken.state_dict()},
+        previous={"model": Turned().state_dict()},
     )  # fmt: skip
     assert [type(each) for each in found] == [Skip]

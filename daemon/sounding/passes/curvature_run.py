@@ -9,7 +9,7 @@ import torch
 from sounding.contract import shared_pass
 from sounding.curvature.curved import Curved
 from sounding.curvature.eigenvalues import Extremes, Wanted
-from sounding.curvature.krylov import extremes, starting_vector
+from sounding.curvature.krylov import extremes, random_vector, starting_vector
 from sounding.curvature.objective import Statistics
 from sounding.curvature.operator import LinearOperator, difference
 from sounding.curvature.outliers import Outliers, outliers_of
@@ -19,9 +19,10 @@ from sounding.records import Checkpoint
 
 Kind: TypeAlias = Literal["hessian", "ggn", "residual"]
 
-_LOOSER = 4.0  # one step below a quarter of the tolerance is as safe as two below it, and cheaper
-_KEPT = 2  # checkpoints whose vectors stay in this process
+_KEPT = 2  # checkpoints whose eigenvectors stay in this process
+_REMEMBERED = 8  # operators, of whatever runs, whose last first eigenvector does
 _MOST_BYTES = 512 << 20
+_NOISE = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,17 @@ class Directions:
     converged: bool
 
 
+@dataclass(frozen=True, eq=False)
+class _Memory:
+    """What was found last for one operator of a run: where from, and where the next checkpoint starts."""
+
+    checkpoint_id: str
+    start: torch.Tensor
+    vector: torch.Tensor
+
+
 _DIRECTIONS: dict[tuple[str, ...], Directions] = {}
+_LAST: dict[tuple[str, ...], _Memory] = {}
 
 
 class Solved:
@@ -89,6 +100,7 @@ class CurvatureRun:
     def __init__(self, curvature: Curvature, checkpoint: Checkpoint, network: str, settings: Settings) -> None:
         self.curvature = curvature
         self.settings = settings
+        self._run = (checkpoint.store, checkpoint.run, network)
         self._whose = (checkpoint.checkpoint_id, network, curvature.subset.hash, repr(settings))
         self._solved: dict[tuple[Kind, Statistics], Solved] = {}
 
@@ -109,11 +121,30 @@ class CurvatureRun:
         return self._solved[kind, batch_norm]
 
     def largest(self, operator: Curved, batch_norm: Statistics = "eval", block: str | None = None) -> Extremes:
-        """λ_max alone, of any operator of the pass `curvature`, in a few products."""
-        start = starting_vector(self.curvature.gradient(batch_norm, block), operator)
-        tolerance = self.settings.tolerance / _LOOSER
+        """λ_max alone, of any operator of the pass `curvature`.
+
+        It starts from the eigenvector that this process found for the run's last checkpoint, if any: a third of the
+        products does then. The same checkpoint starts from where it did, so that repeating it repeats every digit;
+        otherwise the start moves a value within its tolerance only.
+        """
+        facts = operator.facts
+        key = (*self._run, facts.matrix, facts.batch_norm, facts.block, facts.weight_decay, facts.preconditioner)
+        last = _LAST.pop(key, None)
+        if last is not None and last.start.numel() != operator.size:
+            last = None
+        if last is None:
+            start = starting_vector(self.curvature.gradient(batch_norm, block), operator)
+        elif last.checkpoint_id == self._whose[0]:
+            start = last.start.to(operator.device)
+        else:
+            start = random_vector(operator, 0).mul_(_NOISE).add_(last.vector.to(operator.device))
         room = max(2, self.curvature.room)
-        return extremes(operator, start, Wanted(1, 0, tolerance, self.settings.products, room, steady=1))
+        found = extremes(operator, start, Wanted(1, 0, self.settings.tolerance, self.settings.products, room))
+        if found.top and 2 * start.nbytes * _REMEMBERED <= _MOST_BYTES:
+            _LAST[key] = _Memory(self._whose[0], start.cpu(), found.vectors(1)[0].cpu())
+            while len(_LAST) > _REMEMBERED:
+                _LAST.pop(next(iter(_LAST)))
+        return found
 
     def directions(self, kind: Kind = "hessian") -> Directions | None:
         """The top eigenvectors; those of the last checkpoints are remembered. None where a product was not finite."""
