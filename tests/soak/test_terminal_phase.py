@@ -50,6 +50,6 @@ def assert_terminal(setting: str, rows: list[dict[str, Any]]) -> None:
     last = rows[-1]
     assert reached["epoch"] < EPOCHS / 2
     assert last["train_accuracy"] == 1.0
-    assert last["nc4_disagreement:train"] < 0.01
+    assert last["nc4_disagreement:train"] < 0.02
     if setting == SETTINGS[0].name:
         assert last["nc1_pinv:train"] < reached["nc1_pinv:train"] / 5
