@@ -3,7 +3,7 @@
 import torch
 
 from sounding.geometry.moments import ClassMoments
-from sounding.geometry.nearest import MANY, Provisional
+from sounding.geometry.nearest import Provisional
 from sounding.geometry.scatter import BLOCK, SummedScatter, add_upper
 
 _CACHED = 1 << 17  # elements
@@ -30,7 +30,7 @@ class ClassSums:
     def add(self, rows: torch.Tensor, labels: torch.Tensor, decisions: torch.Tensor | None) -> None:
         """Take in rows [n, d] with their labels, and decisions about them to be compared."""
         places = self._places(rows, labels)
-        self.decided = self.decided and decisions is not None and len(self.counts) <= MANY
+        self.decided = self.decided and decisions is not None
         for start in range(0, len(rows), BLOCK):
             part = slice(start, start + BLOCK)
             shifted = self.shifts.index_select(0, places[part])
@@ -42,7 +42,7 @@ class ClassSums:
             add_upper(self.outer, shifted)
             if decisions is not None and self.decided:
                 chosen = decisions[part]
-                self.provisional.add(shifted, lengths, places[part], chosen, self.shifts, self.labels)
+                self.provisional.add(rows[part], chosen, self.shifts, self.labels)
 
     def merge(self, other: "ClassSums") -> None:
         """Add other sums, whose shifts differ: z = z' + Δ with Δ = r' - r."""

@@ -102,39 +102,33 @@ class Provisional:
     def __init__(self) -> None:
         self._gaps: torch.Tensor | None = None  # [2, bins], first row: agreeing
         self._table: _Table | None = None
+        self._middle = torch.zeros(0)
         self._scale = 0.0
         self._unsure_differing = 0  # met before all classes were known
         self._classes = 0
         self._count = 0
 
-    def add(
-        self,
-        deviations: torch.Tensor,
-        lengths: torch.Tensor,
-        places: torch.Tensor,
-        decisions: torch.Tensor,
-        centres: torch.Tensor,
-        labels: torch.Tensor,
-    ) -> None:
-        """Compare `decisions` [n], labels, with the nearest of `centres` [C, d], whose labels are `labels` [C].
+    def add(self, rows: torch.Tensor, decisions: torch.Tensor, centres: torch.Tensor, labels: torch.Tensor) -> None:
+        """Compare `decisions` [n] about `rows` [n, d] with the nearest of `centres` [C, d], whose labels are `labels`.
 
-        Rows are given as for `nearest_of`. As long as there is no new class the centres have to be the same.
+        As long as there is no new class the centres have to be the same.
         """
         if len(centres) != self._classes:
             self._begin(centres.double())
-        assert self._gaps is not None
-        table = self._table
+        table, counts = self._table, self._gaps
         assert table is not None
-        scores = table.scores(deviations, places)
-        own = scores.gather(1, places[:, None]).flatten()
-        near, margins = _two_best(scores.clone())
-        least = lengths.square() + 2 * (scores.gather(1, near[:, None]).flatten() - own)
-        slack = table.rounding(deviations, lengths)
-        gaps = (least + 2 * margins - slack).clamp_min(0).sqrt() - (least + slack).clamp_min(0).sqrt()
+        assert counts is not None
+        deviations = rows - self._middle.to(rows.dtype)
+        lengths = torch.linalg.vector_norm(deviations, dim=1)
+        scores = table.scores(deviations, torch.zeros_like(labels[:1]).expand(len(rows)))
+        least = scores.amin(1)
+        near, margins = _two_best(scores)
+        squares, slack = lengths.square() + 2 * least, table.rounding(deviations, lengths)
+        gaps = (squares + 2 * margins - slack).clamp_min(0).sqrt() - (squares + slack).clamp_min(0).sqrt()
         agrees = labels[near] == decisions
         for row, mask in enumerate((agrees, ~agrees)):
-            self._gaps[row] += torch.bincount(self._bin(gaps[mask]), minlength=_BINS)
-        self._count += len(deviations)
+            counts[row] += torch.bincount(self._bin(gaps[mask]), minlength=_BINS)
+        self._count += len(rows)
 
     def share(self, drift: float) -> Share:
         """The share of decisions that differ, where no centre has moved by more than `drift` in the end."""
@@ -152,7 +146,8 @@ class Provisional:
             self._unsure_differing += int(self._gaps[1].sum())
         self._gaps = torch.zeros(2, _BINS, dtype=torch.int64, device=centres.device)
         self._scale = float(torch.linalg.vector_norm(centres, dim=1).max()) or 1.0
-        self._table = _Table(centres, centres)
+        self._middle = centres.mean(0)
+        self._table = _Table(centres, self._middle[None])
         self._classes = len(centres)
 
     def _bin(self, gaps: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 BLOCK = 2048  # rows multiplied at once, in their own precision
-_PANEL = 512  # columns of a product made at once; only its upper half is
+_PANEL = 256  # columns of a product made at once; only its upper half is
 
 
 class Scatter(Protocol):
