@@ -8,9 +8,7 @@ import numpy as np
 import torch
 
 from sounding import Curve, Finding, Metric, Reading, Skip, Unavailable, plugin
-from sounding.curvature.eigenvalues import Wanted
-from sounding.curvature.krylov import extremes, starting_vector
-from sounding.passes import Curvature, Elsewhere, offset
+from sounding.passes import CurvatureRun, Elsewhere, offset
 from sounding.passes.elsewhere import Statistics
 from sounding.passes.predictions import Predictions
 
@@ -40,7 +38,7 @@ _STATISTICS = '; BatchNorm\'s statistics gathered anew at every point, unless st
 )  # fmt: skip
 def landscape(
     elsewhere: Elsewhere,
-    curvature: Curvature,
+    curvature_run: CurvatureRun,
     *,
     points: int = 21,
     filter_extent: float = 1.0,
@@ -53,7 +51,8 @@ def landscape(
 ) -> Iterator[Finding]:
     """The loss of every split along lines, and over a `plane` where one is wanted, on a fixed sample.
 
-    `extent` is how far lines along the gradient and the axes reach to either side, over the norm of the weights.
+    There are at most as many `axes` as [passes.curvature_run] looks for. `extent` is how far lines along the gradient
+    and the axes reach to either side, over the norm of the weights.
     """
     slices = _Slices(elsewhere, statistics)
     parameters = elsewhere.parameters
@@ -66,17 +65,18 @@ def landscape(
     if plane == "filter":
         yield from slices.plane(first, second, filter_extent, plane_points)
     try:
-        gradient, vectors = _from_curvature(curvature, axes)
+        gradient, vectors = _from_curvature(curvature_run, axes)
     except Unavailable as reason:
         yield Skip(f"gradient and Hessian axes: {reason}")
         return
     if not len(vectors) and axes:
         yield Skip("Hessian axes: every second derivative is zero")
+    layout = curvature_run.curvature.layout
     steep = float(gradient.double().norm())
     if steep:
-        direction = curvature.layout.named(gradient * (norm / steep))
+        direction = layout.named(gradient * (norm / steep))
         yield from slices.line("loss_gradient", direction, extent, points)
-    directions = [curvature.layout.named(vector * norm) for vector in vectors]
+    directions = [layout.named(vector * norm) for vector in vectors]
     for number, axis in enumerate(directions):
         name = f"axis {number + 1}"
         yield from slices.line("loss_hessian", axis, extent, points, part=name, rise="rise_hessian")
@@ -132,16 +132,13 @@ def filter_direction(parameters: Direction, seed: int) -> dict[str, torch.Tensor
     return found
 
 
-def _from_curvature(curvature: Curvature, axes: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _from_curvature(run: CurvatureRun, axes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient, and unit eigenvectors of the largest eigenvalues, in evaluation mode."""
-    gradient, operator = curvature.gradient(), curvature.hessian()
-    count = min(axes, operator.size)
-    none = gradient.new_empty(0, operator.size)
-    if count == 0:
-        return gradient, none
-    wanted = Wanted(top=count, bottom=0, tolerance=1e-2)
-    found = extremes(operator, starting_vector(gradient, operator), wanted)
-    return gradient, found.vectors(count) if found.scale else none
+    gradient = run.curvature.gradient()
+    found = run.directions() if axes else None
+    if found is None or not any(found.values):
+        return gradient, gradient.new_empty(0, len(gradient))
+    return gradient, found.vectors[:axes].to(gradient)
 
 
 def _grid(extent: float, points: int) -> list[float]:

@@ -152,6 +152,13 @@ def test_memory_is_told_before_anything_is_begun():
         Case(perceptron(), X, Y).curvature(memory_gb=1e-6).hessian()
 
 
+def test_vectors_that_do_not_fit_are_refused_before_the_network_is_asked():
+    curvature = Case(perceptron(), X, Y).curvature(memory_gb=1e-6)
+    curvature._model.module.register_forward_pre_hook(lambda *given: pytest.fail("the network was asked"))
+    with pytest.raises(Unavailable, match=rf"{LEAST} vectors take .* memory_gb allows"):
+        curvature.hessian()
+
+
 def test_allocations_are_those_that_live_at_once():
     kept = torch.zeros(1000)
     with Allocations() as counted:

@@ -128,6 +128,16 @@ class Memory:
         return self.budget - LEAST * self.vector
 
 
+def require_room(memory: Memory) -> None:
+    """Raise Unavailable where the fewest vectors alone take more than there is: known before anything is computed."""
+    least = LEAST * memory.vector
+    if least > memory.budget:
+        raise Unavailable(
+            f"{LEAST} vectors take {_gib(least)}, of which memory_gb allows {_gib(memory.budget)}; raise it in "
+            "[passes.curvature], or select fewer parameters"
+        )
+
+
 def chunks_of(examples: int, batch: int, need: Need, memory: Memory) -> list[range]:
     """Examples in chunks of about equal size that are fast and fit; in whole batches of `batch` where it is not 0.
 

@@ -12,7 +12,7 @@ from sounding.contract import Run, Unavailable, shared_pass
 from sounding.curvature.curved import Curved, Facts
 from sounding.curvature.engines import WAYS, Matrix, Shelf, Sum, Way
 from sounding.curvature.examination import Asymmetric, Examined, examine
-from sounding.curvature.memory import Memory, chunks_of
+from sounding.curvature.memory import Memory, chunks_of, require_room
 from sounding.curvature.objective import Objective, Statistics, batch_norms
 from sounding.curvature.operator import Layout
 from sounding.curvature.selection import Subset, batch_size_of, chosen_parameters, subset_of
@@ -126,6 +126,11 @@ class Curvature:
         return [self._model.stored.get(name, name) for name in layout.names]
 
     @property
+    def recipe(self) -> Recipe:
+        """Where the network, the data and the loss come from."""
+        return self._model.recipe
+
+    @property
     def room(self) -> int:
         """How many vectors of the whole length may be held beside the graphs, by whoever multiplies."""
         size = max((objective.dtype.itemsize for _, objective in self._sums.values()), default=self.dtype.itemsize)
@@ -172,6 +177,7 @@ class Curvature:
                 )
             examples = max(batch * (examples // batch), min(batch, examples))
         self._require_finite()
+        require_room(self._memory)
         objective, found, memory = self._examined(matrix, statistics, examples)
         chunks = chunks_of(examples, batch, found.need, memory)
         summed = Sum(matrix, found.engine, objective, chunks, found.need, self._shelf)

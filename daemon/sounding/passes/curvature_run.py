@@ -15,6 +15,7 @@ from sounding.curvature.operator import LinearOperator, difference
 from sounding.curvature.outliers import Outliers, outliers_of
 from sounding.curvature.probes import Density, Traces, density, traces
 from sounding.passes.curvature import Curvature
+from sounding.recipe import Recipe
 from sounding.records import Checkpoint
 
 Kind: TypeAlias = Literal["hessian", "ggn", "residual"]
@@ -56,7 +57,7 @@ class _Memory:
     vector: torch.Tensor
 
 
-_DIRECTIONS: dict[tuple[str, ...], Directions] = {}
+_DIRECTIONS: dict[tuple[str, ...], tuple[Recipe, Directions]] = {}
 _LAST: dict[tuple[str, ...], _Memory] = {}
 
 
@@ -148,9 +149,9 @@ class CurvatureRun:
 
     def directions(self, kind: Kind = "hessian") -> Directions | None:
         """The top eigenvectors; those of the last checkpoints are remembered. None where a product was not finite."""
-        key = (*self._whose, kind)
-        if key in _DIRECTIONS:
-            return _DIRECTIONS[key]
+        key, recipe = (*self._whose, kind), self.curvature.recipe
+        if key in _DIRECTIONS and _DIRECTIONS[key][0] is recipe:  # an edited recipe may have another loss
+            return _DIRECTIONS[key][1]
         found = self.of(kind).found
         if not found.top:
             return None
@@ -160,7 +161,7 @@ class CurvatureRun:
         if vectors.nbytes <= _MOST_BYTES:
             while len(_DIRECTIONS) >= _KEPT:
                 _DIRECTIONS.pop(next(iter(_DIRECTIONS)))
-            _DIRECTIONS[key] = known
+            _DIRECTIONS[key] = (recipe, known)
         return known
 
     def _operator(self, kind: Kind, batch_norm: Statistics) -> LinearOperator:
