@@ -2,8 +2,9 @@
 
 One thread. Every pair runs ours and then the reference on the same float32 features and classifier. Ours is given the
 logits, which the traversal has from the forward; the reference, which goes over the features alone, computes them in
-its third pass (what they cost is kept as `logits_cpu_s`: add it to ours for the other way of counting). Errors are those of each against the three passes in float64. Features are those of MLPs trained on
-scikit-learn's digits, and synthetic ones. Last, what a traversal of the probe costs with the moments and without.
+its third pass (what they cost is kept as `logits_cpu_s`: add it to ours for the other way of counting). Errors are
+those of each against the three passes in float64. Features are those of MLPs trained on scikit-learn's digits, and
+synthetic ones. Last, what a traversal of the probe costs with the moments and without.
 """
 
 import argparse
