@@ -7,6 +7,7 @@ network as it is, and with it every number here that is called adaptive.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -35,6 +36,11 @@ class Surroundings:
         self.objective = objective
         self.chunks = chunks
         self.weights = torch.cat([each.detach().reshape(-1) for each in objective.leaves])
+
+    @cached_property
+    def here(self) -> tuple[float, torch.Tensor]:
+        """The mean loss of all chunks at the checkpoint, and its gradient; not to be written to."""
+        return self.gradient()
 
     def loss(self, offset: torch.Tensor | None = None, chunks: Sequence[range] | None = None) -> float:
         """The mean loss at an offset (none: at the checkpoint)."""
@@ -89,7 +95,7 @@ def ascent(
     On a convex loss each step rises (it is Frank and Wolfe's method for a maximum, with full steps), so there is no
     step size to choose; elsewhere the best point on the way counts.
     """
-    base, slope = around.gradient(None, chunks)
+    base, slope = around.here if chunks is None else around.gradient(None, chunks)
     best, settled, taken = 0.0, False, 0
     for taken in range(1, steps + 1):
         offset = _farthest(slope, radius, scale)
@@ -113,7 +119,7 @@ def average_rises(
     around: Surroundings, deviation: float, scale: torch.Tensor | None, draws: int, seed: int
 ) -> list[float]:
     """Rises at N(0, σ²T²) offsets, each the mean of one and its opposite, which cancels what is odd in it."""
-    base = around.loss()
+    base, _ = around.here
     generator = torch.Generator().manual_seed(seed)
     found: list[float] = []
     for _ in range(draws):
