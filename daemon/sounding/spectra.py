@@ -189,14 +189,12 @@ def _distances_below(values: Floats, alphas: Floats) -> Floats:
     """A lower bound of every start's distance, from some of its places."""
     starts = np.arange(alphas.size)
     counts = values.size - starts
-    floors = np.zeros(alphas.size)
     finite = np.isfinite(alphas)
     powers = np.where(finite, 1.0 - alphas, 0.0)
     logs = np.log(values)
-    for share in np.linspace(0.0, 1.0, _PROBES):
-        places = np.rint(share * (counts - 1)).astype(np.int64)
-        fitted = 1.0 - np.exp(powers * (logs[starts + places] - logs[starts]))
-        floors = np.maximum(floors, np.abs(fitted - places / counts))
+    places = np.rint(np.linspace(0.0, 1.0, _PROBES)[:, None] * (counts - 1)).astype(np.int64)
+    fitted = 1.0 - np.exp(powers * (logs[starts + places] - logs[starts]))
+    floors = np.abs(fitted - places / counts).max(axis=0)
     # Logarithms and powers differ in the last digits: a bound must not exceed the distance that it bounds.
     return np.where(finite, floors * (1 - 1e-9) - 1e-12, 1.0)
 
