@@ -18,7 +18,7 @@ Floats: TypeAlias = NDArray[np.float64]
 SMALL = 20  # eigenvalues; below this WeightWatcher fits in another way
 _SHORTEST = 8  # its shortest tail there
 _PROBES = 33  # places at which a distance is looked at before it is computed in full
-_BLOCK = 512  # columns of a block of the Gram matrix
+_BLOCK = 128  # columns of a block of the Gram matrix: narrow ones compute less below the diagonal
 _ROWS = 1 << 19  # elements converted at once: more makes no product faster
 TRACY_WIDOM_99 = 2.0234  # 99 % quantile of the Tracy–Widom law of order 1 (Johnstone 2001, table 1)
 
