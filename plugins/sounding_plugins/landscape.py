@@ -40,7 +40,7 @@ def landscape(
     elsewhere: Elsewhere,
     curvature_run: CurvatureRun,
     *,
-    points: int = 21,
+    points: int = 15,
     filter_extent: float = 1.0,
     extent: float = 0.1,
     axes: int = 2,

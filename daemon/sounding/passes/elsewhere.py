@@ -106,7 +106,7 @@ class Elsewhere:
 
 @shared_pass(version=1)
 def elsewhere(
-    model: Model, recipe: Recipe, run: Run, device: torch.device, *, examples: int = 1024, batch: int = 256
+    model: Model, recipe: Recipe, run: Run, device: torch.device, *, examples: int = 512, batch: int = 256
 ) -> Elsewhere:
     """A copy of the network to be evaluated with other weights, on at most `examples` of each split."""
     probe = recipe.probe(run)
