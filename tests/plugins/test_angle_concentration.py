@@ -104,10 +104,27 @@ def test_random_directions_do_not_concentrate():
     sums = _Sums(0)
     for seed in range(40):
         states = torch.randn(30, 64, generator=torch.Generator().manual_seed(seed))
-        sums.take(states, torch.ones(30, dtype=torch.bool))
+        sums.take(states[None], torch.ones(1, 30, dtype=torch.bool))
     found = sums.result()
     assert abs(np.mean(found.intra)) < 4 * np.std(found.intra) / math.sqrt(40)
     assert found.across == pytest.approx(0.0, abs=1e-2)
+
+
+def test_what_does_not_count_may_be_nan_and_zeros_have_no_direction():
+    from sounding.passes.angles import _Sums
+
+    states = torch.randn(3, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    counted = torch.ones(3, 6, dtype=torch.bool)
+    states[0, 3:], counted[0, 3:] = torch.nan, False
+    states[1, 2] = 0.0
+    sums = _Sums(1)
+    sums.take(states, counted)
+    rows = [states[0, :3], states[1, [0, 1, 3, 4, 5]], states[2]]
+    rows = [row / row.norm(dim=1, keepdim=True) for row in rows]
+    found = sums.result()
+    cosines = [(row[1:] @ row[1:].T).fill_diagonal_(0.0).sum() / ((len(row) - 1) * (len(row) - 2)) for row in rows]
+    assert found.intra == pytest.approx([float(each) for each in cosines])
+    assert found.inter == pytest.approx([float((row[:1] @ row[1:].T).mean()) for row in rows])
 
 
 def test_images_have_no_positions(sounding_plugin: Trial):

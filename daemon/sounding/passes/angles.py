@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
 from sounding.batch import Batch
 from sounding.contract import Unavailable, accumulator
 from sounding.tap import Tap
+
+_AT_ONCE = 1 << 18  # numbers that are made float64 together
 
 
 @dataclass
@@ -42,20 +45,28 @@ class _Sums:
         self._tokens, self._pairs = 0, 0
 
     def take(self, states: torch.Tensor, counted: torch.Tensor) -> None:
-        """States [positions, d] of one sequence."""
-        own, first = states[self._prefix :][counted[self._prefix :]], states[: self._prefix][counted[: self._prefix]]
-        units = _units(own)
-        count, total = len(units), units.sum(0)
-        length = float(total @ total)
-        if count > 1:
-            self.angles.intra.append((length - count) / (count * (count - 1)))
-        opening = _units(first)
-        if count and len(opening):
-            self.angles.inter.append(float(total @ opening.sum(0)) / (count * len(opening)))
+        """States [sequences, positions, d], and which of the positions [sequences, positions] count."""
+        step = max(1, _AT_ONCE // max(1, states[0].numel()))
+        for some, mask in zip(torch.split(states, step), torch.split(counted, step), strict=True):
+            self._take(some, mask)
+
+    def _take(self, states: torch.Tensor, counted: torch.Tensor) -> None:
+        units = _units(states, counted)
+        opening, own = units.sums(slice(self._prefix)), units.sums(slice(self._prefix, None))
+        lengths, products = (torch.linalg.vecdot(own, each).tolist() for each in (own, opening))
+        firsts, counts = (
+            units.kept[:, part].sum(1).tolist() for part in (slice(self._prefix), slice(self._prefix, None))
+        )
+        for length, product, first, count in zip(lengths, products, firsts, counts, strict=True):
+            if count > 1:
+                self.angles.intra.append((length - count) / (count * (count - 1)))
+            if count and first:
+                self.angles.inter.append(product / (count * first))
+            self._own += length
+            self._tokens += count
+            self._pairs += count * count
+        total = own.sum(0)
         self._total = total if self._total is None else self._total + total
-        self._own += length
-        self._tokens += count
-        self._pairs += count * count
 
     def result(self) -> LayerAngles:
         """With what sequences have in common."""
@@ -84,8 +95,7 @@ class AnglesAccumulator:
                     continue
                 counted = _counted(batch, states)
                 sums = split.setdefault(name, _Sums(self._prefix))
-                for sequence, mask in zip(states, counted, strict=True):
-                    sums.take(sequence, mask)
+                sums.take(states, counted)
 
     def result(self) -> Angles:
         """Everything."""
@@ -95,11 +105,26 @@ class AnglesAccumulator:
         return Angles(found, self._missing)
 
 
-def _units(states: torch.Tensor) -> torch.Tensor:
-    """In unit length, float64 where the device has it; zeros have no direction, and are left out."""
+class _Units(NamedTuple):
+    """States [sequences, positions, d], and what makes each a unit vector; those that are not kept are zero."""
+
+    states: torch.Tensor
+    scales: torch.Tensor
+    kept: torch.Tensor
+
+    def sums(self, part: slice) -> torch.Tensor:
+        """The sum of the unit vectors of some positions, by sequence."""
+        return torch.einsum("np,npd->nd", self.scales[:, part], self.states[:, part])
+
+
+def _units(states: torch.Tensor, counted: torch.Tensor) -> _Units:
+    """Float64 where the device has it; zeros have no direction, and are left out."""
     exact = states if states.device.type == "mps" else states.double()
-    lengths: torch.Tensor = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
-    return exact[lengths[:, 0] > 0] / lengths[lengths[:, 0] > 0]
+    lengths: torch.Tensor = torch.linalg.vector_norm(exact, dim=-1)
+    kept = counted & (lengths > 0)
+    if not bool((kept | lengths.isfinite()).all()):  # as attention with nothing to look at is: NaN times zero is NaN
+        exact = exact.masked_fill(~kept[..., None], 0.0)
+    return _Units(exact, torch.where(kept, lengths.reciprocal(), 0.0), kept)
 
 
 def _counted(batch: Batch, states: torch.Tensor) -> torch.Tensor:
