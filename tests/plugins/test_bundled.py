@@ -1,6 +1,7 @@
 """Every bundled plugin has a test, a doc page, and metrics that say what they are."""
 
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,38 @@ def test_its_page_tells_formula_unit_source_cost_and_traps(name: str):
         assert word in page, word
     for thing in (*SHEETS[name].metrics, *SHEETS[name].options):
         assert f"`{thing.name}" in page, thing.name
+
+
+LOOKS_AT = {
+    ("checkpoint", None): "a checkpoint",
+    ("pair", "previous"): "it and the previous one",
+    ("pair", "first"): "it and the first one",
+    ("run", None): "a run",
+}
+
+
+def index() -> dict[str, list[str]]:
+    """The cells of the index's rows, by plugin."""
+    text = (ROOT / "docs" / "plugins" / "README.md").read_text(encoding="utf-8")
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| [`")]
+    return {cells[0].removeprefix("[`").partition("`]")[0]: cells for cells in lines}
+
+
+def test_the_index_lists_nothing_else():
+    assert set(index()) == set(SHEETS)
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_the_index_tells_what_it_answers_and_costs(name: str):
+    sheet = SHEETS[name]
+    link, question, yields, looks_at, cost = index()[name]
+    assert link == f"[`{name}`]({name}.md)"
+    assert question.endswith("?")
+    assert yields == sheet.summary
+    assert looks_at == LOOKS_AT[sheet.over, sheet.against]
+    assert cost.startswith(f"`{sheet.cost}`")
+    told = (ROOT / "docs" / "plugins" / f"{name}.md").read_text(encoding="utf-8").partition("**Cost.**")[2]
+    assert [each for each in re.findall("`[^`]+`", cost) if each not in told] == []
 
 
 def test_every_pass_is_on_the_page_of_passes():
