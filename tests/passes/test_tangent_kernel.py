@@ -5,15 +5,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from making import checkpoint
 from torch import nn
 from torch.nn import functional as F
 
 from sounding import Run, Unavailable
+from sounding.measuring.counting import Count, counted
 from sounding.passes import Model, Recipe, TangentKernel
 from sounding.passes import tangent_kernel as module
 from sounding.passes.linearisation import linearisation
 from sounding.passes.other import Other
-from sounding.passes.tangent_kernel import tangent_kernel
+from sounding.passes.remembering import forget
+from sounding.passes.tangent_kernel import computed, tangent_kernel
 from sounding.recipe import Probe
 
 ROWS = torch.randn(12, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -35,7 +38,7 @@ def held(network: nn.Module, inputs: Any, targets: Any = None, **functions: Any)
 
 def kernel_of(network: nn.Module, inputs: Any, **options: Any) -> TangentKernel:
     model, recipe = held(network, inputs)
-    return tangent_kernel(model, recipe, Run("lab", "a", {}), **options)
+    return computed(model, recipe, Run("lab", "a", {}), **options)
 
 
 def naive(network: nn.Module, inputs: torch.Tensor) -> np.ndarray:
@@ -156,7 +159,7 @@ def test_rotating_the_outputs_leaves_it():
     network = seeded(plain)
     rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
     model, recipe = held(network, ROWS, forward=lambda net, x: net(x) @ rotation)
-    turned = tangent_kernel(model, recipe, Run("lab", "a", {}))
+    turned = computed(model, recipe, Run("lab", "a", {}))
     np.testing.assert_allclose(turned.matrix, kernel_of(network, ROWS).matrix, rtol=1e-9)
 
 
@@ -250,8 +253,8 @@ def test_the_examples_are_the_same_for_a_seed_and_keep_their_ids():
     probe = Probe(train=(ROWS, torch.arange(12)), ids=[f"e{place}" for place in range(12)])
     network = seeded(lambda: nn.Linear(5, 2))
     recipe = Recipe("here", 1, {"probe": lambda run: probe})
-    found = tangent_kernel(Model(network, recipe, torch.device("cpu")), recipe, Run("lab", "a", {}), examples=4)
-    again = tangent_kernel(Model(network, recipe, torch.device("cpu")), recipe, Run("lab", "b", {}), examples=4)
+    found = computed(Model(network, recipe, torch.device("cpu")), recipe, Run("lab", "a", {}), examples=4)
+    again = computed(Model(network, recipe, torch.device("cpu")), recipe, Run("lab", "b", {}), examples=4)
     positions = found.sample.positions
     assert again.sample.positions == positions == tuple(sorted(set(positions)))
     assert found.sample.ids == tuple(f"e{place}" for place in positions)
@@ -290,13 +293,13 @@ def test_what_has_no_kernel_says_why():
         kernel_of(seeded(plain).requires_grad_(False), ROWS)
     model, recipe = held(seeded(plain), ROWS, forward=lambda net, x: {"features": net(x)})
     with pytest.raises(Unavailable, match="a dict for 12 examples"):
-        tangent_kernel(model, recipe, Run("lab", "a", {}))
+        computed(model, recipe, Run("lab", "a", {}))
 
 
 def linearised(network: Any, moved: Any, inputs: torch.Tensor) -> Any:
     one, two = held(network, inputs), held(moved, inputs)
     run = Run("lab", "a", {})
-    first, now = (tangent_kernel(model, recipe, run) for model, recipe in (one, two))
+    first, now = (computed(model, recipe, run) for model, recipe in (one, two))
     return linearisation(two[0], now, Other({"model": one[0], "tangent_kernel": first}))
 
 
@@ -327,3 +330,21 @@ def test_attention_can_be_linearised_and_mapped():
     found = kernel_of(network, inputs)
     np.testing.assert_allclose(found.matrix, naive(network, inputs), rtol=1e-8, atol=1e-8)
     assert linearised(network, moved, inputs).error < 1e-3
+
+
+def test_kernels_of_the_last_checkpoints_are_remembered():
+    forget()
+    count, run = Count(), Run("lab", "a", {})
+    model, recipe = held(counted(seeded(plain), count), ROWS)
+
+    def forwards(step: int, recipe: Recipe = recipe) -> int:
+        before = count.forwards
+        found = tangent_kernel(model, recipe, run, checkpoint(step), "", examples=6)
+        assert found.sample.inputs.shape == (6, 5)
+        assert np.array_equal(found.matrix, computed(model, recipe, run, examples=6).matrix)
+        return count.forwards - before - 14  # of which `computed` took 2n + 2
+
+    assert [forwards(step) for step in (0, 1, 0, 1)] == [14, 14, 0, 0]
+    assert forwards(0, held(model.module, ROWS)[1]) == 14  # another recipe
+    assert [forwards(step) for step in range(2, 11)] == [14] * 9
+    assert [forwards(10), forwards(1)] == [0, 14]  # eight are kept

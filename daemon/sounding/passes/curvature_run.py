@@ -15,6 +15,7 @@ from sounding.curvature.operator import LinearOperator, difference
 from sounding.curvature.outliers import Outliers, outliers_of
 from sounding.curvature.probes import Density, Traces, density, traces
 from sounding.passes.curvature import Curvature
+from sounding.passes.remembering import remembered
 from sounding.recipe import Recipe
 from sounding.records import Checkpoint
 
@@ -57,8 +58,8 @@ class _Memory:
     vector: torch.Tensor
 
 
-_DIRECTIONS: dict[tuple[str, ...], tuple[Recipe, Directions]] = {}
-_LAST: dict[tuple[str, ...], _Memory] = {}
+_DIRECTIONS: dict[tuple[str, ...], tuple[Recipe, Directions]] = remembered()
+_LAST: dict[tuple[str, ...], _Memory] = remembered()
 
 
 class Solved:

@@ -1,7 +1,7 @@
 """The pass `tangent_kernel`: the empirical neural tangent kernel on a few examples of the probe's train split."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,13 +15,18 @@ from sounding.passes.directions import Directions, flat
 from sounding.passes.example_gradients import TRIED, example_gradients
 from sounding.passes.linear_pairs import linear_pairs
 from sounding.passes.model import Model
+from sounding.passes.remembering import remembered
 from sounding.passes.sample import Sample, sample_of
 from sounding.probe import TRAIN
 from sounding.recipe import Recipe
+from sounding.records import Checkpoint
 
 BUDGET = 1 << 30  # bytes of gradients held at once
 _FORWARD = 64  # examples in one forward pass that keeps nothing
 _TOGETHER = 1e-3  # relative change of outputs in other company: more is no rounding
+
+_REMEMBERED = 8  # kernels, of whatever runs: the first checkpoint's is asked for at each later one
+_MOST_BYTES = 16 << 20  # of one of them
 
 Method = Literal["pairs", "jacobian", "loop"]
 
@@ -62,8 +67,39 @@ class TangentKernel:
         return targets.cpu().numpy() if numbers or classes else None
 
 
+_KERNELS: dict[tuple[str, ...], tuple[Recipe, TangentKernel]] = remembered()
+_NONE = Sample(TRAIN, (), (), None, None)
+
+
 @shared_pass(version=1)
 def tangent_kernel(
+    model: Model,
+    recipe: Recipe,
+    run: Run,
+    checkpoint: Checkpoint,
+    network: str,
+    *,
+    examples: int = 256,
+    outputs: int = 64,
+    seed: int = 0,
+    most_backwards: int = 20_000,
+) -> TangentKernel:
+    """As `computed`; those of the last checkpoints are remembered, for the next ones to be compared with."""
+    settings = {"examples": examples, "outputs": outputs, "seed": seed, "most_backwards": most_backwards}
+    whose = (checkpoint.checkpoint_id, network, str(model.device), repr(settings))
+    known = _KERNELS.pop(whose, None)
+    if known is not None and known[0] is recipe:  # a recipe is loaded anew only when its file has changed
+        found = replace(known[1], sample=sample_of(recipe, run, model.device, TRAIN, examples, seed))
+    else:
+        found = computed(model, recipe, run, **settings)
+    if found.matrix.nbytes + found.values.nbytes <= _MOST_BYTES:
+        _KERNELS[whose] = recipe, replace(found, sample=_NONE)  # inputs may be large, and are at hand
+        while len(_KERNELS) > _REMEMBERED:
+            _KERNELS.pop(next(iter(_KERNELS)))
+    return found
+
+
+def computed(
     model: Model,
     recipe: Recipe,
     run: Run,
