@@ -9,14 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sounding.keeping.nouns import read_attribute, read_checkpoint, read_outcome
 from sounding.keeping.results import ResultsDirectory, write_rows
 from sounding.keeping.rows import (
     Row,
     attribute_row,
     outcome_row,
-    read_attribute,
-    read_checkpoint,
-    read_outcome,
     result_rows,
     setting_row,
     verdict_row,

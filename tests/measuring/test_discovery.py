@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sounding.measuring.collecting import Source, collect
-from sounding.measuring.discovery import Loaded, assemble, code_digest, describe, describe_loaded, load
+from sounding.measuring.describing import code_digest, describe, describe_loaded
+from sounding.measuring.discovery import Loaded, assemble, load
 from sounding.running.dispatch import Child, Died, Limits, call_and_wait
 
 HEAD = """

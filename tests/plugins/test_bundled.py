@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import sounding_plugins
-from sounding.measuring.discovery import describe, load
+from sounding.measuring.describing import describe
+from sounding.measuring.discovery import load
 
 ROOT = Path(__file__).parents[2]
 SHEETS = {name: sheet for name, sheet in describe({}, {}).plugins.items() if ": sounding_plugins." in sheet.origin}

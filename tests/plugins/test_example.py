@@ -10,7 +10,8 @@ import pytest
 
 from sounding.measuring.collecting import collect
 from sounding.measuring.collecting import installed as sources
-from sounding.measuring.discovery import assemble, describe_loaded
+from sounding.measuring.describing import describe_loaded
+from sounding.measuring.discovery import assemble
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
 

@@ -11,7 +11,7 @@ from running.shop import Puppet
 from seeing.post import QUIET_CONFIG, Post
 
 from sounding.errors import SoundingError
-from sounding.keeping.rows import read_outcome
+from sounding.keeping.nouns import read_outcome
 from sounding.logs.reading import LogsRead
 from sounding.records import Catalogue, Ending, Job, Outcome, Reading, TaskResult
 from sounding.running import worker

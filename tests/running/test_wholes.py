@@ -19,7 +19,8 @@ from sounding.keeping.requests import request_redo
 from sounding.logs.reading import read_logs
 from sounding.measuring import measure as measuring
 from sounding.measuring.collecting import Found
-from sounding.measuring.discovery import assemble, describe_loaded, load
+from sounding.measuring.describing import describe_loaded
+from sounding.measuring.discovery import assemble, load
 from sounding.passes import Checkpoints, History, Logs
 from sounding.running import worker
 from sounding.running.clerk import Clerk

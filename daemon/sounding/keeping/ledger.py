@@ -12,8 +12,9 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from sounding.keeping.drawers import Drawers, RunName
+from sounding.keeping.nouns import READ, read_attribute, read_checkpoint, read_outcome, read_stamp
 from sounding.keeping.results import ResultsDirectory
-from sounding.keeping.rows import READ, Row, read_attribute, read_checkpoint, read_outcome, read_stamp
+from sounding.keeping.rows import Row
 from sounding.records import (
     SETTLED,
     Attribute,

@@ -1,15 +1,14 @@
-"""Rows of the results table, as plain dicts, and the nouns read back from them.
+"""Nouns as rows of the results table, plain dicts; `keeping.nouns` reads them back.
 
 A row holds only the columns of its kind of record; the writer fills the others with NULL.
 """
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, fields
-from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from datetime import datetime
+from typing import TypeAlias
 
 from sounding.records import (
     Attribute,
@@ -17,7 +16,6 @@ from sounding.records import (
     Ending,
     Examination,
     Fact,
-    FileStamp,
     Finding,
     Job,
     Key,
@@ -37,15 +35,6 @@ Row: TypeAlias = dict[str, object]
 
 _WHOLE = frozenset({"step", "updates", "tokens", "examples"})  # progress kept as BIGINT
 _FACTS = tuple(field.name for field in fields(Progress))
-_SUBJECT = tuple(field.name for field in fields(Subject))
-
-# The columns that the nouns below are read from; those of readings, and what is told of outcomes, are not.
-READ = (
-    "record", "seq", "recorded_at", *_SUBJECT, "plugin", "version", "options_hash",
-    "basis", "status", "reason", "attempt", "excused", "path", "format", "fingerprint", "stamp", "asked", "ordinal",
-    "first_seen", *_FACTS[1:], *(f"{fact}_source" for fact in _FACTS),  # `step` is the subject's
-    "key", "number", "text", "source",
-)  # fmt: skip
 
 
 def result_rows(
@@ -159,41 +148,6 @@ def setting_row(sheet: PluginSheet, seq: int, recorded_at: datetime) -> Row:
     }
 
 
-def read_outcome(row: Mapping[str, Any]) -> Outcome:
-    """The outcome that `result_rows` or `outcome_row` wrote."""
-    subject = Subject(*[row[name] for name in _SUBJECT])
-    key = Key(row["plugin"], row["version"], row["options_hash"], row["basis"], subject.identity)
-    ending, at = Ending(row["status"]), _aware(row["recorded_at"])
-    return Outcome(key, subject, ending, row["reason"], row["attempt"], row["seq"], at, row["excused"] or 0)
-
-
-def read_checkpoint(row: Mapping[str, Any]) -> Checkpoint:
-    """The checkpoint of a `complete` verdict."""
-    return Checkpoint(
-        row["checkpoint_id"],
-        row["store"],
-        row["run"],
-        row["step"],
-        row["path"],
-        row["format"],
-        row["fingerprint"],
-        read_stamp(row["stamp"]),
-        row["ordinal"],
-        _aware(row["first_seen"]),
-        _read_progress(row),
-    )
-
-
-def read_attribute(row: Mapping[str, Any]) -> Attribute:
-    """The attribute that `attribute_row` wrote."""
-    return Attribute(row["key"], row["number"], row["text"], row["source"])
-
-
-def read_stamp(text: str) -> Stamp:
-    """The stamp of a verdict row."""
-    return tuple(FileStamp(sys.intern(path), *rest) for path, *rest in json.loads(text))
-
-
 def _work_columns(seq: int, recorded_at: datetime, key: Key, subject: Subject) -> Row:
     """The columns that name a piece of work; what was measured is told by the subject, never by the key's text."""
     work = {"plugin": key.plugin, "version": key.version, "options_hash": key.options_hash, "basis": key.basis}
@@ -239,14 +193,6 @@ def _real(value: float | str) -> float | None:
         return None  # the source is kept, and says where the value was that could not be read
 
 
-def _read_progress(row: Mapping[str, Any]) -> Progress:
-    facts: dict[str, Fact] = {}
-    for name in _FACTS:
-        if row[f"{name}_source"] is not None and row[name] is not None:
-            facts[name] = Fact(row[name], row[f"{name}_source"])
-    return Progress(**facts)
-
-
 def _digest(*parts: object) -> str:
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()
 
@@ -257,8 +203,3 @@ def _options_text(sheet: PluginSheet) -> str:
 
 def _stamp_text(stamp: Stamp) -> str:
     return json.dumps([[file.path, file.inode, file.size, file.mtime_ns] for file in stamp])
-
-
-def _aware(moment: datetime) -> datetime:
-    """Times are kept as UTC without a zone, and handed out with one."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

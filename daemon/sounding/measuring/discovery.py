@@ -1,26 +1,21 @@
-"""Which plugins and passes there are, which of them can be used, and what the parent process is told of them."""
+"""Which plugins and passes there are, and which of them can be used."""
 
-import ast
 import functools
-import hashlib
-import inspect
 import os
-import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
 
 import torch
 
 from sounding.contract import ROOTS, Pass, Plugin, Run
 from sounding.errors import SoundingError
 from sounding.measuring.collecting import CORE, WITHOUT, AnyPass, AnyPlugin, Found, collect, installed
-from sounding.measuring.options import options_hash, resolve, sheets, suggest, type_name
+from sounding.measuring.options import resolve, suggest, type_name
 from sounding.measuring.reach import out_of_reach
 from sounding.passes import Opened, Other, Past, Recipe
-from sounding.records import Catalogue, Checkpoint, PassSheet, PluginSheet, Refusal
+from sounding.records import Checkpoint, Refusal
 
 ROOT_TYPES: Mapping[str, object] = {
     "opened": Opened,
@@ -33,7 +28,6 @@ ROOT_TYPES: Mapping[str, object] = {
     "past": Past,
 }
 TRAVERSAL_NEEDS = ("model", "recipe")  # what the traversal that fills accumulators works with
-Settings = Mapping[str, Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -89,51 +83,6 @@ def assemble(found: Iterable[Found], refusals: Iterable[Refusal] = ()) -> Loaded
         elif isinstance(each.item, Plugin):
             plugins[name], origins[name] = each.item, each.origin
     return Loaded(plugins, usable, tuple(refused), origins)
-
-
-def describe(plugin_settings: Settings, pass_settings: Settings, diary: str = "") -> Catalogue:
-    """Sheets of all usable plugins under these settings. Imports foreign code: call it in a child with a deadline.
-
-    When the child dies or hangs, the file `diary` names the module it was importing, which can be avoided then.
-    """
-    return describe_loaded(load(diary), plugin_settings, pass_settings)
-
-
-def describe_loaded(loaded: Loaded, plugin_settings: Settings, pass_settings: Settings) -> Catalogue:
-    """As `describe`, of plugins already loaded."""
-    refusals = list(loaded.refusals)
-    passes: dict[str, PassSheet | str] = {
-        name: _pass_sheet(item, pass_settings.get(name, {})) for name, item in loaded.passes.items()
-    }
-    refusals += [Refusal(name, "configuration", text) for name, text in passes.items() if isinstance(text, str)]
-    refused = {refusal.name for refusal in refusals}
-    for kind, settings, known in (
-        ("plugin", plugin_settings, loaded.plugins),
-        ("pass", pass_settings, loaded.passes),
-    ):
-        for name in sorted(set(settings) - set(known) - refused):
-            reason = f"the configuration sets options of {kind} `{name}`, which is not installed{suggest(name, known)}"
-            refusals.append(Refusal(name, "configuration", reason))
-    plugins: dict[str, PluginSheet] = {}
-    for name, item in loaded.plugins.items():
-        try:
-            plugins[name] = _plugin_sheet(loaded, item, plugin_settings.get(name, {}), passes)
-        except SoundingError as error:
-            refusals.append(Refusal(name, loaded.origins[name], str(error)))
-    return Catalogue(plugins, tuple(refusals))
-
-
-def code_digest(function: Callable[..., object]) -> str:
-    """Digest of a function's parameters and body, docstring and decorators left out; empty without source."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    except (OSError, SyntaxError, TypeError):
-        return ""
-    if not isinstance(tree, ast.FunctionDef):
-        return ""
-    body = tree.body[1:] if ast.get_docstring(tree) is not None else tree.body
-    text = "\n".join(ast.dump(node) for node in (tree.args, *body))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _unique(found: Iterable[Found], refused: list[Refusal]) -> dict[str, Found]:
@@ -214,42 +163,3 @@ def _pass_fault(item: AnyPass, passes: Mapping[str, AnyPass]) -> str | None:
         return "an accumulator cannot need `other`: the probe is gone through for each checkpoint by itself"
     fed = [name for name in reached if name in passes and passes[name].kind == "accumulator"]
     return f"an accumulator cannot need another one's result (`{fed[0]}`): all fill in one traversal" if fed else None
-
-
-def _pass_sheet(item: AnyPass, settings: Mapping[str, object]) -> PassSheet | str:
-    try:
-        return PassSheet(
-            item.name, item.version, options_hash(item.options, resolve(f"pass {item.name}", item.options, settings))
-        )
-    except SoundingError as error:
-        return str(error)
-
-
-def _plugin_sheet(
-    loaded: Loaded, item: AnyPlugin, settings: Mapping[str, object], passes: Mapping[str, PassSheet | str]
-) -> PluginSheet:
-    values = resolve(f"plugin {item.name}", item.options, settings)
-    reached = loaded.transitive(item.needs)
-    used: list[PassSheet] = []
-    for name in reached:
-        sheet = passes.get(name)
-        if isinstance(sheet, str):
-            raise SoundingError(f"needs the pass `{name}`, whose settings are wrong: {sheet}")
-        if sheet is not None:
-            used.append(sheet)
-    summary: Any = inspect.getdoc(item.function) or ""
-    return PluginSheet(
-        name=item.name,
-        version=item.version,
-        over=item.over,
-        against=item.against,
-        cost=item.cost,
-        summary=summary.partition("\n")[0],
-        origin=loaded.origins[item.name],
-        metrics=item.metrics,
-        options=sheets(item.options, values),
-        options_hash=options_hash(item.options, values),
-        passes=tuple(used),
-        needs_recipe="recipe" in reached,
-        code_digest=code_digest(item.function),
-    )

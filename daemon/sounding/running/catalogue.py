@@ -20,7 +20,7 @@ from sounding.records import (
 from sounding.running.dispatch import Child, Died, Limits, call_and_wait
 
 CACHE = Path("cache") / "plugins.json"
-_DESCRIBE = "sounding.measuring.discovery:describe"
+_DESCRIBE = "sounding.measuring.describing:describe"
 _LIMITS = Limits(deadline_seconds=60.0, memory_bytes=4 << 30)
 _MOST_DEADLY = 20  # modules set aside before discovery is given up
 

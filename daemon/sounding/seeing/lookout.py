@@ -13,6 +13,7 @@ from sounding.keeping.ledger import Ledger, RunName
 from sounding.records import Checkpoint, Examination, Sighting, State
 from sounding.seeing.births import Births
 from sounding.seeing.mounts import Mounts, Table, mounted
+from sounding.seeing.recorded import is_news, recall
 from sounding.seeing.roll import Roll, Seen, run_of, written
 from sounding.seeing.scan import Scanner
 from sounding.seeing.settle import (
@@ -152,7 +153,8 @@ class Lookout:
         for path, sighting in changes.items():
             if sighting is not None:
                 before = members[path].observed if path in members else None
-                self._roll.put(self._recall(observe(before, sighting, now), now))
+                sources = self._sources[sighting.store]
+                self._roll.put(recall(self.ledger, observe(before, sighting, now), sources, now))
                 paths.add(path)
             elif (dropped := self._roll.drop(run, path)) is not None:
                 self._count(dropped.seen, -1)
@@ -173,10 +175,10 @@ class Lookout:
                 known = self._enter(seen)
                 if known is None or known.checkpoint != seen.checkpoint or known.verdict.state != seen.verdict.state:
                     changed.add(run)
-                is_news = self._is_news(seen)
-                if is_news:
+                is_new = is_news(self.ledger, seen)
+                if is_new:
                     news.append(seen)
-                if not is_news and seen.verdict.state not in (State.PENDING, State.ABANDONED):
+                if not is_new and seen.verdict.state not in (State.PENDING, State.ABANDONED):
                     paths.discard(seen.sighting.path)
             self._roll.renew(run)
         if not paths:
@@ -194,28 +196,6 @@ class Lookout:
     def _count(self, seen: Seen | None, by: int) -> None:
         if seen is not None:
             self.counts.setdefault(seen.sighting.store, Counter())[seen.verdict.state] += by
-
-    def _recall(self, observed: Observed, now: float) -> Observed:
-        """Spare the examiner what was recorded of the same stamp before a restart.
-
-        Only complete checkpoints are recalled: this version may understand what an earlier one called broken.
-        """
-        recorded = self.ledger.recognise(observed.sighting)
-        if observed.examination is not None or recorded is None or recorded.checkpoint is None:
-            return observed
-        sighting, checkpoint = observed.sighting, recorded.checkpoint
-        if sighting.step not in (None, checkpoint.step):
-            return observed  # the pattern has changed since
-        if not self._sources[sighting.store] <= recorded.asked:
-            return observed  # more attributes are asked for
-        recalled = Examination(
-            recorded.verdict,
-            format=checkpoint.format,
-            fingerprint=checkpoint.fingerprint,
-            progress=checkpoint.progress,
-            asked=tuple(sorted(recorded.asked)),
-        )
-        return examined(observed, recalled, now)
 
     def _examine_some(self, waiting: list[Observed], now: float, budget: float) -> None:
         """Examine newest first; the clock is read here because examining is what takes the time."""
@@ -236,15 +216,6 @@ class Lookout:
         verdict = settle(observed, quiet, insight.newest_complete, now)
         checkpoint = self._births.checkpoint(observed, wall) if verdict.state is State.COMPLETE else None
         return Seen(observed.sighting, verdict, checkpoint, observed.examination)
-
-    def _is_news(self, seen: Seen) -> bool:
-        """Whether the results do not know this yet; a growing file is news once, not at every block."""
-        recorded = self.ledger.past(run_of(seen.sighting)).recorded.get(seen.sighting.path)
-        if recorded is None or recorded.verdict.state is not seen.verdict.state:
-            return True
-        if seen.checkpoint is not None and recorded.stamp != seen.sighting.stamp:
-            return True
-        return seen.examination is not None and not recorded.asked.issuperset(seen.examination.asked)
 
 
 def _generation(checkpoint: Checkpoint) -> tuple[int, str]:
