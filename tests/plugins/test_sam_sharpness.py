@@ -141,3 +141,32 @@ def test_a_constant_loss_rises_nowhere_and_too_few_examples_make_no_batch(soundi
         "m_sharpness: there are fewer than m = 128 examples",
         "adaptive_m_sharpness: there are fewer than m = 128 examples",
     ]
+
+
+class Made:
+    """A Dataset that counts what it is asked for."""
+
+    def __init__(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        self.inputs, self.targets, self.asked = inputs, targets, 0
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        self.asked += 1
+        return self.inputs[place].clone(), self.targets[place]
+
+
+def test_a_dataset_makes_its_examples_few_times_also_for_networks_that_write_to_their_input(sounding_plugin: Trial):
+    net, probe = linear()
+
+    def forward(module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        return module(inputs.mul_(2.0))
+
+    given: dict[str, Any] = {"model": net, "functions": {**SQUARED, "forward": forward}, "m": 16}
+    data = Made(*probe.train)
+    found = sounding_plugin(sam_sharpness, probe=Probe(train=data), **given)
+    assert found == sounding_plugin(sam_sharpness, probe=probe, **given)
+    # Twice each: hashed, inputs and targets apart, measured as a whole, and in batches.
+    assert data.asked <= 2 * 4 * EXAMPLES
+    assert sounding_plugin.forwards > 60 * EXAMPLES

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sounding.batch import moved
+from sounding.batch import moved, tensors_in
 from sounding.curvature.operator import Layout
 from sounding.numbers import accumulating
 from sounding.probe import Split
@@ -19,6 +19,8 @@ from sounding.recipe import Recipe
 
 Statistics: TypeAlias = Literal["eval", "train"]  # what BatchNorm normalises by: running statistics, or its batch's
 Leaves: TypeAlias = Sequence[torch.Tensor]
+
+_ROOM = 256 << 20  # bytes of examples kept that a Dataset has made: reading and decoding may outlast a forward
 
 
 @dataclass(frozen=True)
@@ -79,19 +81,32 @@ class Objective:
         self.leaves = tuple(self._raised(each).requires_grad_() for each in parameters.values())
         self.device = self.leaves[0].device
         self.dtype = functools.reduce(torch.promote_types, (each.dtype for each in self.leaves))
+        self._made: dict[range, tuple[Any, Any]] = {}
+        self._room = _ROOM
         self._held = {name: self._raised(each) for name, each in module.named_parameters() if name not in parameters}
 
     def evaluate(self, chunk: range, leaves: Leaves | None = None) -> Evaluated:
         """Outputs and losses of the examples at `chunk` of the subset, at `leaves` in place of the parameters."""
-        inputs, targets = self._split.take([self.positions[place] for place in chunk])
+        inputs, targets = self._examples(chunk)
         inputs, targets = moved(inputs, self.device), moved(targets, self.device)
         if self._least == torch.float64:
-            inputs, targets = _doubled(inputs), _doubled(targets)
+            inputs, targets = _changed((inputs, targets), functools.partial(raised, least=torch.float64))
         given = dict(zip(self.layout.names, self.leaves if leaves is None else leaves, strict=True))
         buffers = {name: self._raised(each).clone() for name, each in self.module.named_buffers()}
         tensors = {f"module.{name}": each for name, each in {**self._held, **buffers, **given}.items()}
         outputs = functional_call(self._caller, tensors, (inputs,))
         return self.judged(outputs, Evaluated(inputs, targets, outputs, outputs, outputs), len(chunk))
+
+    def _examples(self, chunk: range) -> tuple[Any, Any]:
+        """Inputs and targets; those that a Dataset has to make are kept, as the same ones are asked for again."""
+        if chunk in self._made:
+            inputs, targets = self._made[chunk]
+            return _changed(inputs, torch.clone), _changed(targets, torch.clone)  # a network may write to its input
+        made = self._split.take([self.positions[place] for place in chunk])
+        size = sum(each.nbytes for each in tensors_in(made))
+        if not isinstance(self._split.data, tuple) and size <= self._room:
+            self._made[chunk], self._room = _changed(made, torch.clone), self._room - size
+        return made
 
     def _raised(self, tensor: torch.Tensor) -> torch.Tensor:
         return raised(tensor.detach(), self._least)
@@ -157,13 +172,14 @@ def raised(tensor: torch.Tensor, least: torch.dtype = torch.float32) -> torch.Te
     return tensor.to(torch.promote_types(tensor.dtype, least)) if tensor.is_floating_point() else tensor
 
 
-def _doubled(value: Any) -> Any:
+def _changed(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A nested value with every tensor in it changed."""
     if isinstance(value, torch.Tensor):
-        return raised(value, torch.float64)
+        return change(value)
     if isinstance(value, Mapping):
-        return {key: _doubled(each) for key, each in value.items()}
+        return {key: _changed(each, change) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_doubled(each) for each in value)
+        return type(value)(_changed(each, change) for each in value)
     return value
 
 
