@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sounding.errors import SoundingError
-from sounding_cli.screen import Json, blank_table, console, note, print_json, say
-from sounding_cli.shown import texts
+from sounding_cli.screen import Json, blank_table, console, fits, note, print_json, say
+from sounding_cli.shown import texts, told_of_stars
 
 _PLACE = ("part", "split", "group", "index")  # what tells readings of one metric apart
-_ABREAST = 6  # metrics of one table; more would leave no room for the names of the parts
+_ABREAST = 6  # metrics of one table; more are hard to read even where the screen is wide
 
 
 def analyse(
@@ -47,6 +47,8 @@ def analyse(
         print_json(found.readings)
         return
     _print(found.readings)
+    if told := told_of_stars(found.readings):
+        note(told)
     for text in found.notes:
         note(text)
 
@@ -55,13 +57,25 @@ def _print(readings: Sequence[Mapping[str, Any]]) -> None:
     """Tables of each plugin: a line per part and split, a column per metric."""
     for name in dict.fromkeys(reading["plugin"] for reading in readings):
         own = [reading for reading in readings if reading["plugin"] == name]
-        metrics = list(dict.fromkeys(reading["metric"] for reading in own))
-        for first in range(0, len(metrics), _ABREAST):
-            shown = metrics[first : first + _ABREAST]
-            console().print(_pivoted(name, [reading for reading in own if reading["metric"] in shown]))
+        left = list(dict.fromkeys(reading["metric"] for reading in own))
+        while left:
+            table, count = _widest(name, own, left[:_ABREAST])
+            console().print(table)
             say("")
+            left = left[count:]
     if not readings:
         say("no readings")
+
+
+def _widest(plugin: str, readings: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> tuple[Table, int]:
+    """A table of as many of these metrics as fit on the screen beside the names of the parts, and how many."""
+    out = console()
+    for count in range(len(metrics), 1, -1):
+        shown = metrics[:count]
+        table = _pivoted(plugin, [reading for reading in readings if reading["metric"] in shown])
+        if fits(out, table):
+            return table, count
+    return _pivoted(plugin, [reading for reading in readings if reading["metric"] == metrics[0]]), 1
 
 
 def _pivoted(plugin: str, readings: Sequence[Mapping[str, Any]]) -> Table:
@@ -73,7 +87,8 @@ def _pivoted(plugin: str, readings: Sequence[Mapping[str, Any]]) -> Table:
     keys = [_PLACE[at] for at in used]
     columns: list[dict[tuple[str, ...], str]] = []
     for place, key in enumerate(keys or ("",)):
-        table.add_column(f"{plugin}\n{key}" if place == 0 else f"\n{key}", overflow="fold")
+        # A part's name gives way where a single metric is too wide; numbers and splits are short and never do.
+        table.add_column(f"{plugin}\n{key}" if place == 0 else f"\n{key}", overflow="fold", no_wrap=key != "part")
     for metric, unit in dict.fromkeys((reading["metric"], reading["unit"]) for reading in readings):
         found = [reading for reading in readings if reading["metric"] == metric]
         where = [place for place, reading in zip(placed, readings, strict=True) if reading["metric"] == metric]

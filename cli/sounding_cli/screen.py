@@ -53,6 +53,12 @@ def console(*, stream: TextIO | None = None) -> Console:
     )
 
 
+def fits(out: Console, table: Table) -> bool:
+    """Whether a table is no wider than the screen, with nothing cut off or wrapped."""
+    unbounded = out.options.update(max_width=_UNBOUNDED)  # otherwise everything is told to be as wide as the screen
+    return out.measure(table, options=unbounded).maximum <= out.width
+
+
 def say(*texts: str, style: str = "") -> None:
     """Print lines for a person, on standard output."""
     for text in texts:

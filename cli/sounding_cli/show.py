@@ -10,12 +10,11 @@ from rich.text import Text
 
 from sounding_cli.place import place_of
 from sounding_cli.readings import Wanted, readings
-from sounding_cli.screen import Json, console, note, print_json, say
+from sounding_cli.screen import Json, console, fits, note, print_json, say
 from sounding_cli.series import Series, collected, of_whole
-from sounding_cli.shown import heading, narrow_overview, overview, steps_table
+from sounding_cli.shown import heading, narrow_overview, overview, steps_table, told_of_stars
 
 _COLUMNS = 8  # series that stand side by side; more are listed below each other
-_UNBOUNDED = 10_000  # columns
 _LINES = 40  # series listed without having been asked for
 
 
@@ -48,14 +47,12 @@ def show(
 
 def first_fitting(out: Console, tables: Sequence[Table]) -> Table:
     """The first table that the screen is wide enough for, else the last."""
-    unbounded = out.options.update(max_width=_UNBOUNDED)  # otherwise everything is told to be as wide as the screen
-    return next((each for each in tables if out.measure(each, options=unbounded).maximum <= out.width), tables[-1])
+    return next((each for each in tables if fits(out, each)), tables[-1])
 
 
 def _print_notes(series: list[Series], chosen: list[Series]) -> None:
-    poor = sum(row["status"] != "ok" for one in chosen for row in one.rows)
-    if poor:
-        note(f"* not converged: {poor} {'reading' if poor == 1 else 'readings'}")
+    if told := told_of_stars(row for one in chosen for row in one.rows):
+        note(told)
     if len(chosen) < len(series):
         note(
             f"{len(series) - len(chosen)} series more, most of single parts: name a METRIC, or --part '*', to see them"

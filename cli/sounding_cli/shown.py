@@ -1,6 +1,7 @@
 """Series of a run as tables: side by side over the steps, or one line each."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -11,7 +12,8 @@ from sounding_cli.screen import blank_table
 from sounding_cli.series import Series, as_number
 
 _LONG = 24  # letters of a name that is broken at its dot where there is no room
-_POOR = "*"  # behind a value that did not converge
+_POOR = "*"  # behind a value that is not to be relied on
+_WHY = {"unconverged": "not converged", "unresolved": "unresolved (too little to be certain)"}
 
 
 def heading(rows: Sequence[Row]) -> str:
@@ -120,6 +122,13 @@ def _alike(error: float, value: str) -> str:
 
 def _flag(row: Mapping[str, object]) -> str:
     return "" if row["status"] == "ok" else _POOR
+
+
+def told_of_stars(rows: Iterable[Mapping[str, object]]) -> str:
+    """What the stars behind values mean, and how many readings have one for which reason; "" without any."""
+    counts = Counter(_WHY[str(row["status"])] for row in rows if row["status"] != "ok")
+    reasons = (f"{why}: {count} reading{'s' * (count != 1)}" for why, count in sorted(counts.items()))
+    return f"{_POOR} {', '.join(reasons)}" if counts else ""
 
 
 def _ends(series: Series) -> tuple[str, str]:

@@ -73,6 +73,20 @@ def test_analyse_tells_readings_of_one_part_apart(trained: Lab) -> None:
     assert places == [("h.0.attn", None), ("h.0.attn", 0), ("h.0.attn", 1), ("", None)]
 
 
+def test_tables_of_analyse_leave_room_for_the_names_of_parts(trained: Lab) -> None:
+    blocks = ("encoder.blocks.0.attn", "encoder.blocks.1.attn")
+    weights = {f"{block}.qkv.weight": torch.eye(12, 4) for block in blocks}
+    weights |= {block.replace("attn", "norm1.weight"): torch.ones(4) for block in blocks}
+    torch.save({"model": weights, "iter_num": 1}, trained.path / "attention.pt")
+    text = trained.run("analyse", "attention.pt", "--plugin", "logit_scale", "--option", "logit_scale.heads=2")
+    assert [line for line in text.splitlines() if len(line) > 100] == []
+    words = [line.split() for line in text.splitlines()]
+    assert {line[0] for line in words if line} >= set(blocks)
+    assert {line[1] for line in words if line and line[0] in blocks} >= {"0", "1"}  # heads, beside the names
+    metrics = {"attention_logit_gain", "attention_logit_bound", "attention_logit_bound_rotated"}
+    assert {word for line in words for word in line} >= metrics
+
+
 def test_analyse_compares_with_any_other_checkpoint(trained: Lab) -> None:
     pair = ("analyse", "runs/fast/ckpt_2.pt", "--against", "runs/fast/ckpt_1.pt")
     found = {(row["metric"], row["part"]): row["value"] for row in trained.json(*pair, "--plugin", "weight_change")}

@@ -12,7 +12,7 @@ from torch import nn
 
 from sounding import Reading, Skip
 from sounding.numbers import CHUNK, chunks, sum_of_squares
-from sounding.passes import layers_of, magnitudes
+from sounding.passes import Weights, layers_of, magnitudes
 from sounding.passes.spectral import largest_singular_value
 from sounding.testing import Trial
 from sounding_plugins.weight_norm import _spectral, weight_norm
@@ -86,6 +86,13 @@ def test_empty_scalar_strided_and_tied_tensors(sounding_plugin: Trial):
 def test_large_float32_sums_do_not_lose_digits():
     tensor = torch.full((3 * CHUNK + 7,), 0.1)
     assert sum_of_squares(tensor) == pytest.approx(tensor.numel() * float(tensor[0]) ** 2, rel=1e-12)
+
+
+def test_the_norm_of_forty_million_elements_is_right_where_torchs_own_is_not():
+    tensor = torch.full((40_000_000,), 0.1)
+    exact = math.sqrt(tensor.numel()) * float(tensor[0])
+    assert magnitudes.magnitudes(Weights({"w": tensor}))["w"].norm == pytest.approx(exact, rel=1e-6)
+    assert float(tensor.norm()) != pytest.approx(exact, rel=1e-3)
 
 
 def test_chunks_cover_everything_once():
