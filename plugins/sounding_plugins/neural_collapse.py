@@ -9,7 +9,7 @@ from sounding import Curve, Finding, Metric, Reading, Skip, plugin
 from sounding.geometry import collapse
 from sounding.geometry.imbalance import DeepLinear
 from sounding.geometry.moments import ClassMoments
-from sounding.geometry.nulls import etf_floor, nc1_of_permuted_labels
+from sounding.geometry.nulls import Chance, etf_floor, of_permuted_labels
 from sounding.passes import FeatureMoments, Head, LayerMoments, SplitMoments
 from sounding.records import Quality
 
@@ -25,7 +25,8 @@ _HE = "He and Su 2022, arXiv:2210.17020"
     cost="data",
     metrics=[
         Metric("nc1_pinv", "1", "tr(Σ_W Σ_B†)/C, classes weighted equally in Σ_B", _PAPYAN),
-        Metric("nc1_pinv_null", "1", "nc1_pinv with permuted labels: median and extremes of three draws", "definition"),
+        *(Metric(f"{name}_null", "1", f"{name} with permuted labels: median and extremes of three draws", "definition")
+          for name in Chance._fields),
         Metric("nc1_quotient", "1", "tr Σ_W / tr Σ_B", "Tirer, Huang and Niles-Weed 2023"),
         Metric("cdnv", "1", "mean over pairs of classes of (v + v')/(2 distance²)", "Galanti et al. 2021"),
         Metric("fuzziness", "1", "tr(S_W S_B†) with classes weighted by their shares", _HE),
@@ -121,8 +122,9 @@ def _within(found: SplitMoments, split: str) -> Iterator[Finding]:
         return
     yield Reading("nc1_pinv", collapse.nc1_pinv(moments), split=split)
     yield Reading("fuzziness", collapse.fuzziness(moments), split=split)
-    low, middle, high = nc1_of_permuted_labels(moments)
-    yield Reading("nc1_pinv_null", middle, split=split, low=low, high=high)
+    for name, draws in zip(Chance._fields, zip(*of_permuted_labels(moments), strict=True), strict=True):
+        low, middle, high = sorted(draws)
+        yield Reading(f"{name}_null", middle, split=split, low=low, high=high)
 
 
 def _means(moments: ClassMoments, split: str) -> Iterator[Reading]:

@@ -63,9 +63,10 @@ def test_both_splits_are_those_of_the_formulas(sounding_plugin: Trial):
         assert readings["classes"].value == 5
         assert readings["examples_per_class"].value == len(labels) / 5
         assert readings["nc4_disagreement"].quality == "ok"
-        null = readings["nc1_pinv_null"]
-        assert null.low <= null.value <= null.high
-        assert null.value > 3 * readings["nc1_pinv"].value
+        for name in ("nc1_pinv", "nc1_quotient", "cdnv"):
+            null = readings[f"{name}_null"]
+            assert null.low <= null.value <= null.high
+            assert null.value > 3 * readings[name].value
     assert reasons(found) == []
 
 
