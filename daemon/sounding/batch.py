@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sounding.keyed import Keyed
+
 
 class LinearPair(NamedTuple):
     """What an `nn.Linear` took in and the gradient of the batch's summed loss at what it put out.
@@ -35,7 +37,7 @@ class AttentionCall(NamedTuple):
     mask: torch.Tensor | None
 
 
-class Tapped(Mapping[str, Any]):
+class Tapped(Keyed[str, Any]):
     """What a tap saw during one batch, by module; detached, on the model's device.
 
     `calls` counts how often each module ran: of several calls the last one is here (of linear modules all of them).
@@ -48,23 +50,14 @@ class Tapped(Mapping[str, Any]):
         calls: Mapping[str, int] | None = None,
         missing: Mapping[str, str] | None = None,
     ) -> None:
-        self._values = dict(values)
+        super().__init__(values)
         self.calls: Mapping[str, int] = calls or {}
         self.missing: Mapping[str, str] = missing or {}
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
 
     @property
     def only(self) -> Any:
         """What was seen at the only module of this tap, such as the head."""
-        (value,) = self._values.values()
+        (value,) = self.values()
         return value
 
 

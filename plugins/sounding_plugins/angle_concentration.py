@@ -1,11 +1,9 @@
 """How much the hidden states of a sequence's tokens point the same way."""
 
-import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from sounding import Finding, Metric, Reading, Skip, plugin
+from sounding.estimates import mean_of
 from sounding.passes import Angles
 
 _GAIN = "angle concentration, Wang et al. 2025, arXiv:2506.02281, of all tokens that the attention mask admits"
@@ -38,5 +36,5 @@ def angle_concentration(angles: Angles) -> Iterator[Finding]:
 
 def _mean(metric: str, values: Sequence[float], part: str, split: str) -> Iterator[Finding]:
     if values:
-        error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
-        yield Reading(metric, float(np.mean(values)), part=part, split=split, stderr=error)
+        mean = mean_of(values)
+        yield Reading(metric, mean.value, part=part, split=split, stderr=mean.error)

@@ -4,10 +4,9 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-import numpy as np
-
 from sounding import Curve, Finding, Metric, Reading, Skip, plugin
 from sounding.curvature.batches import Inflation, MiniBatch, inflation_of
+from sounding.estimates import mean_of
 from sounding.passes import Around
 from sounding.records import Quality
 
@@ -52,9 +51,9 @@ def batch_hessian(
             )
             continue
         found = _lambda_max(surroundings, size, draws, tolerance)
-        means[size] = float(np.mean(found))
-        error = float(np.std(found, ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else None
-        yield Reading("lambda_max", means[size], split="train", group=f"B={size}", stderr=error)
+        mean = mean_of(found)
+        means[size] = mean.value
+        yield Reading("lambda_max", mean.value, split="train", group=f"B={size}", stderr=mean.error)
     fit = inflation_of(full, surroundings.examples, list(means), list(means.values()))
     if fit is None:
         yield Skip("inflation: it takes two batch sizes with positive eigenvalues")

@@ -1,14 +1,13 @@
 """How curved mini-batch losses are along their own gradients, which is what a stochastic step feels."""
 
-import math
 from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sounding import Checkpoint, Finding, Metric, Reading, Skip, Unavailable, plugin
 from sounding.curvature.batches import MiniBatch
+from sounding.estimates import Estimate, mean_of
 from sounding.passes import Around, Opened, Weights, rates_of
 from sounding.passes.optimizer import optimizer
 from sounding.records import Quality
@@ -47,19 +46,17 @@ def batch_sharpness(
     if not np.all(steep > 0.0):
         yield Skip("the gradient of a batch is zero: it has no direction to be curved along")
         return
-    mean, error = _mean(curved / steep)
+    mean = mean_of(curved / steep)
     ratio = float(curved.mean() / steep.mean())
-    yield Reading("batch_sharpness", mean, split="train", stderr=error)
-    spread = _mean((curved - ratio * steep) / steep.mean())[1]
+    yield Reading("batch_sharpness", mean.value, split="train", stderr=mean.error)
+    spread = mean_of((curved - ratio * steep) / steep.mean()).error
     yield Reading("batch_sharpness_ratio", ratio, split="train", stderr=spread)
     yield Reading("batch_size", size)
     yield Reading("batches", len(pairs))
-    yield from _stability(mean, error, opened, weights, checkpoint)
+    yield from _stability(mean, opened, weights, checkpoint)
 
 
-def _stability(
-    mean: float, error: float | None, opened: Opened, weights: Weights, checkpoint: Checkpoint
-) -> Iterator[Finding]:
+def _stability(mean: Estimate, opened: Opened, weights: Weights, checkpoint: Checkpoint) -> Iterator[Finding]:
     try:
         groups = optimizer(opened, weights).groups
     except Unavailable as reason:
@@ -72,9 +69,5 @@ def _stability(
         return
     quality: Quality = "ok" if rates.certain else "unresolved"
     scale = rate / 2.0
-    yield Reading("stability_ratio", mean * scale, stderr=None if error is None else error * scale, quality=quality)
-
-
-def _mean(values: NDArray[np.float64]) -> tuple[float, float | None]:
-    error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
-    return float(values.mean()), error
+    error = None if mean.error is None else mean.error * scale
+    yield Reading("stability_ratio", mean.value * scale, stderr=error, quality=quality)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sounding import Finding, Metric, Reading, Skip, plugin
+from sounding.estimates import mean_of
 from sounding.passes import LossGradients
 from sounding.records import Quality
 
@@ -61,8 +62,8 @@ def gradient_agreement(loss_gradients: LossGradients, *, sigmas: float = 2.0) ->
 
 
 def _norms(norms: Floats) -> Iterator[Finding]:
-    error = float(norms.std(ddof=1)) / math.sqrt(len(norms))
-    yield Reading("example_norm_mean", float(norms.mean()), split="train", stderr=error)
+    mean = mean_of(norms)
+    yield Reading("example_norm_mean", mean.value, split="train", stderr=mean.error)
     yield Reading("example_norm_median", float(np.median(norms)), split="train")
     yield Reading("example_norm_p95", float(np.quantile(norms, 0.95)), split="train")
     yield Reading("example_norm_max", float(norms.max()), split="train")

@@ -34,5 +34,4 @@ def layer_similarity(representations: Representations, *, most_layers: int = 12)
         if found.value != found.value:
             yield Skip("a representation does not vary, or too little for so few examples", part=part)
         else:
-            error = found.stderr if found.stderr == found.stderr else None
-            yield Reading("cka_debiased", found.value, part=part, split=representations.split, stderr=error)
+            yield Reading("cka_debiased", found.value, part=part, split=representations.split, stderr=found.error)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from sounding import Finding, Metric, Reading, plugin
+from sounding.estimates import Estimate
 from sounding.passes import Predictions
 
 
@@ -36,16 +37,11 @@ def loss(predictions: Predictions) -> Iterator[Finding]:
     means = {}
     for name, split in predictions.items():
         means[name] = split.mean_loss()
-        yield Reading("loss", means[name].value, split=name, stderr=_known(means[name].stderr))
+        yield Reading("loss", means[name].value, split=name, stderr=means[name].error)
         accuracy = split.accuracy()
         if accuracy is not None:
-            yield Reading("accuracy", accuracy.value, split=name, stderr=_known(accuracy.stderr))
+            yield Reading("accuracy", accuracy.value, split=name, stderr=accuracy.error)
     if "train" in means and "heldout" in means:
         train, heldout = means["train"], means["heldout"]
-        error = math.hypot(train.stderr, heldout.stderr)
-        yield Reading("generalization_gap", heldout.value - train.value, stderr=_known(error))
-
-
-def _known(error: float) -> float | None:
-    """A standard error, or None where a single example leaves it unknown."""
-    return None if math.isnan(error) else error
+        gap = Estimate(heldout.value - train.value, math.hypot(train.stderr, heldout.stderr))
+        yield Reading("generalization_gap", gap.value, stderr=gap.error)

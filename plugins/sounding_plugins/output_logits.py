@@ -25,8 +25,7 @@ def output_logits(logit_statistics: LogitStatistics) -> Iterator[Finding]:
     """Log partition function and extremes of the output logits on every split of the probe."""
     for split, found in logit_statistics.items():
         for metric, each in (("log_z_mean", found.log_z), ("log_z_squared_mean", found.log_z_squared)):
-            error = None if math.isnan(each.stderr) else each.stderr
-            yield Reading(metric, each.value, split=split, stderr=error)
+            yield Reading(metric, each.value, split=split, stderr=each.error)
         yield Reading("log_z_max", found.log_z_max, split=split)
         yield Reading("max_logit", found.highest, split=split)
         yield Reading("min_logit", found.lowest, split=split)

@@ -1,13 +1,12 @@
 """How far the loss rises near a checkpoint: at worst, in batches, and on average, plainly and scaled by the weights."""
 
-import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 
 from sounding import Finding, Metric, Reading, Skip, plugin
 from sounding.curvature.surroundings import Surroundings, ascent, average_rises, one_step
+from sounding.estimates import mean_of
 from sounding.passes import Around
 from sounding.records import Quality
 
@@ -78,5 +77,5 @@ def _in_batches(
 
 
 def _mean(metric: str, values: Sequence[float], group: str) -> Reading:
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
-    return Reading(metric, float(np.mean(values)), split="train", group=group, stderr=error)
+    mean = mean_of(values)
+    return Reading(metric, mean.value, split="train", group=group, stderr=mean.error)

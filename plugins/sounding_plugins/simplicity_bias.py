@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sounding import Curve, Finding, Metric, Reading, Run, Skip, plugin
+from sounding.estimates import mean_of
 from sounding.fourier import band_of, cyclic_powers, effective_number, frequencies, gini
 from sounding.passes import Model, Recipe, Responses, projection_of, sample_of
 
@@ -84,9 +85,8 @@ def _projection(responses: Responses, tolerance: float, seed: int) -> Iterator[F
 
 def _mean(metric: str, values: torch.Tensor, split: str, **place: Any) -> Reading:
     """Over examples, with its standard error."""
-    count = len(values)
-    error = float(values.double().std()) / math.sqrt(count) if count > 1 else None
-    return Reading(metric, float(values.double().mean()), split=split, stderr=error, **place)
+    mean = mean_of(values.double().cpu().numpy())
+    return Reading(metric, mean.value, split=split, stderr=mean.error, **place)
 
 
 def _frequency_bands(responses: Responses, bands: int, image_shape: tuple[int, ...]) -> Iterator[Finding]:

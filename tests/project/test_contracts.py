@@ -13,12 +13,12 @@ CONTRACTS = {
     ]
 }
 WORKER_SIDE_MODULES = {
-    "batch", "curvature", "digest", "fourier", "geometry", "logit_bounds", "losses", "measuring", "numbers", "opening",
-    "passes", "probe", "recipe", "seeds", "sketch", "spectra", "testing", "trial",
+    "batch", "calling", "curvature", "digest", "fourier", "geometry", "logit_bounds", "losses", "measuring", "numbers",
+    "opening", "passes", "probe", "recipe", "seeds", "sketch", "spectra", "testing", "trial",
 }  # fmt: skip
 PUBLIC_MODULES = {
-    "contract", "curvature", "errors", "extrapolation", "fitting", "fourier", "geometry", "kernels", "logit_bounds",
-    "numbers", "passes", "periods", "records", "sketch", "spectra", "tap",
+    "contract", "curvature", "errors", "estimates", "extrapolation", "fitting", "fourier", "geometry", "kernels",
+    "logit_bounds", "numbers", "passes", "periods", "records", "sketch", "spectra", "tap",
 }  # fmt: skip
 PARENTS = (
     "sounding",

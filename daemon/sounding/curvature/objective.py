@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sounding.batch import moved, tensors_in
+from sounding.calling import Called
 from sounding.curvature.operator import Layout
 from sounding.numbers import accumulating
 from sounding.probe import Split
@@ -70,7 +71,7 @@ class Objective:
         least: torch.dtype = torch.float32,
     ) -> None:
         self._least = least
-        self._caller = _Caller(module, recipe)
+        self._caller = Called(module, recipe.forward)
         self._recipe = recipe
         self._split = split
         self._unit = unit
@@ -153,18 +154,6 @@ class Objective:
 def batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """The layers that normalise by their batch in training."""
     return [each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
-
-
-class _Caller(nn.Module):
-    """Calls the network the operator's way, with tensors in place of its own."""
-
-    def __init__(self, module: nn.Module, recipe: Recipe) -> None:
-        super().__init__()
-        self.module = module
-        self._recipe = recipe
-
-    def forward(self, inputs: Any) -> Any:
-        return self._recipe.forward(self.module, inputs)
 
 
 def raised(tensor: torch.Tensor, least: torch.dtype = torch.float32) -> torch.Tensor:

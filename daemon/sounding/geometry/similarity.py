@@ -12,26 +12,20 @@ It does not feel a shift of all rows; they are centred first, for the digits' sa
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
+
+from sounding.estimates import Estimate
 
 FEWEST = 4  # examples
 _GROUPS = 10  # of the jackknife
 
 
-@dataclass(frozen=True, slots=True)
-class Alignment:
-    """A debiased alignment, at most about 1, with its standard error; NaN where a representation does not vary."""
-
-    value: float
-    stderr: float
-
-
-def debiased_cka(x: torch.Tensor, y: torch.Tensor) -> Alignment:
+def debiased_cka(x: torch.Tensor, y: torch.Tensor) -> Estimate:
     """HSIC₁(X, Y) / √(HSIC₁(X, X)·HSIC₁(Y, Y)) of rows [n, d] and [n, e], with a grouped jackknife's error.
 
-    About zero for unrelated representations of whatever width (and below it half of the time).
+    About zero for unrelated representations of whatever width (and below it half of the time), at most about 1; NaN
+    where a representation does not vary.
     """
     x, y = _centred(x), _centred(y)
     count = len(x)
@@ -39,10 +33,10 @@ def debiased_cka(x: torch.Tensor, y: torch.Tensor) -> Alignment:
     products = _Products(x, y)
     value = products.alignment()
     if groups < 2:
-        return Alignment(value, math.nan)
+        return Estimate(value, math.nan)
     left_out = torch.tensor([products.without(rows).alignment() for rows in _parted(count, groups)]).double()
     spread = float(((left_out - left_out.mean()) ** 2).sum()) * (groups - 1) / groups
-    return Alignment(value, math.sqrt(spread))
+    return Estimate(value, math.sqrt(spread))
 
 
 def biased_cka(x: torch.Tensor, y: torch.Tensor) -> float:

@@ -1,6 +1,5 @@
 """The pass `class_moments`: means and scatter, by class, of the features that enter the head."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from sounding.contract import Run, accumulator
 from sounding.geometry.class_moments import ClassMomentsState
 from sounding.geometry.moments import ClassMoments
 from sounding.geometry.nearest import Share, nearest
+from sounding.keyed import Keyed
 from sounding.losses import is_integral
 from sounding.passes.head import Head
 from sounding.probe import TRAIN, Probe
@@ -29,20 +29,8 @@ class SplitMoments:
     disagreement: Share | None  # of the classifier with the nearest class mean of the train split
 
 
-class FeatureMoments(Mapping[str, SplitMoments]):
+class FeatureMoments(Keyed[str, SplitMoments]):
     """Moments of every split of the probe that had any features, by name."""
-
-    def __init__(self, splits: Mapping[str, SplitMoments]) -> None:
-        self._splits = splits
-
-    def __getitem__(self, name: str) -> SplitMoments:
-        return self._splits[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._splits)
-
-    def __len__(self) -> int:
-        return len(self._splits)
 
 
 class Rows(NamedTuple):

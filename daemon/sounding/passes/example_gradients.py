@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sounding.calling import Called
 from sounding.passes.directions import Directions, flat
 from sounding.passes.model import Model
 from sounding.passes.sample import Sample
@@ -39,23 +39,11 @@ def example_gradients(
     return mapped, "jacobian"
 
 
-class _Caller(nn.Module):
-    """Lets the operator's `forward` be called with other parameters in place of the module's own."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.module = model.module
-        self._call = model.outputs
-
-    def forward(self, inputs: Any) -> Any:
-        return self._call(inputs)
-
-
 class _Mapped:
     def __init__(self, model: Model, sample: Sample, directions: Directions) -> None:
         self._sample, self._directions = sample, directions
         self._parameters = {f"module.{name}": each.detach() for name, each in model.parameters().items()}
-        self._caller = _Caller(model)
+        self._caller = Called(model.module, model.recipe.forward)
 
     def __call__(self, start: int, stop: int, number: int) -> torch.Tensor:
         def along(parameters: Mapping[str, torch.Tensor], inputs: Any) -> torch.Tensor:

@@ -1,17 +1,18 @@
 """The pass `gradients`: the gradient of the mean loss over the probe's train split."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 
 from sounding.batch import Batch
 from sounding.contract import accumulator
 from sounding.errors import SoundingError
+from sounding.keyed import Keyed
 from sounding.numbers import accumulating
 from sounding.probe import TRAIN
 
 
-class Gradients(Mapping[str, torch.Tensor]):
+class Gradients(Keyed[str, torch.Tensor]):
     """Gradient of the (weighted) mean loss by parameter name, float64 where the device has it.
 
     Taken in evaluation mode: BatchNorm normalises by its running statistics and no dropout acts, so this is the
@@ -20,17 +21,8 @@ class Gradients(Mapping[str, torch.Tensor]):
     """
 
     def __init__(self, means: Mapping[str, torch.Tensor], unused: tuple[str, ...]) -> None:
-        self._means = means
+        super().__init__(means)
         self.unused = unused
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self._means[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._means)
-
-    def __len__(self) -> int:
-        return len(self._means)
 
 
 class GradientsAccumulator:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sounding.contract import Metric, Unavailable, shared_pass
-from sounding.geometry.similarity import FEWEST, Alignment, biased_cka, debiased_cka, procrustes_distance
+from sounding.estimates import Estimate
+from sounding.geometry.similarity import FEWEST, biased_cka, debiased_cka, procrustes_distance
 from sounding.passes.other import Other
 from sounding.passes.representations import Representations
 from sounding.records import Finding, Reading, Skip
@@ -28,7 +29,7 @@ LIKENESS_METRICS = (
 class Likenesses:
     """How alike two representations are."""
 
-    cka: Alignment
+    cka: Estimate
     cka_biased: float
     procrustes_distance: float
 
@@ -57,8 +58,7 @@ def told(each: Likenesses, part: str, split: str) -> Iterator[Finding]:
     if math.isnan(each.cka.value):
         yield Skip("cka_debiased: the examples are too few to tell the representations from noise", part=part)
     else:
-        error = each.cka.stderr if math.isfinite(each.cka.stderr) else None
-        yield Reading("cka_debiased", each.cka.value, part=part, split=split, stderr=error)
+        yield Reading("cka_debiased", each.cka.value, part=part, split=split, stderr=each.cka.error)
     yield Reading("cka_biased", each.cka_biased, part=part, split=split)
     yield Reading("procrustes_distance", each.procrustes_distance, part=part, split=split)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sounding.contract import Metric, Unavailable, shared_pass
+from sounding.estimates import Estimate
 from sounding.passes.elsewhere import Elsewhere, Statistics, mixed
 from sounding.passes.other import Other
 from sounding.passes.predictions import Predictions, SplitPredictions, weighted_mean
@@ -40,10 +41,9 @@ PATH_METRICS = (
 
 @dataclass(frozen=True)
 class Barrier:
-    """The height of a barrier with its standard error (NaN for one example), and at which share of the way it is."""
+    """The height of a barrier (its error is NaN for one example), and at which share of the way it is."""
 
-    height: float
-    stderr: float
+    height: Estimate
     share: float
 
 
@@ -71,14 +71,14 @@ class LinearPath:
         if heights is None:
             return None
         if not all(math.isfinite(each) for each in heights):
-            return Barrier(math.nan, math.nan, math.nan)
+            return Barrier(Estimate(math.nan, math.nan), math.nan)
         shares = [0.5 if above == "mean" else share for share in self.shares]
         slope = heights[-1] - heights[0]
         over = [high - heights[0] - share * slope for high, share in zip(heights, shares, strict=True)]
         top = int(np.argmax(over))
         excess = rows[top] - rows[0] - shares[top] * (rows[-1] - rows[0])
         error = weighted_mean(excess, self.predictions[0][split].weights).stderr
-        return Barrier(over[top], error, self.shares[top])
+        return Barrier(Estimate(over[top], error), self.shares[top])
 
     def findings(self) -> Iterator[Finding]:
         """All of `PATH_METRICS`."""
@@ -98,8 +98,8 @@ class LinearPath:
         for above in ("mean", "line"):
             barrier = self.barrier(split, of, above)
             if barrier is not None:
-                error = barrier.stderr if math.isfinite(barrier.stderr) else None
-                yield Reading(f"{of}_barrier_{above}", barrier.height, split=split, stderr=error)
+                height = barrier.height
+                yield Reading(f"{of}_barrier_{above}", height.value, split=split, stderr=height.error)
 
     def _rows(self, split: str, of: Of) -> list[torch.Tensor]:
         """Loss or wrongness of every example at every point; nothing where outputs are no logits of classes."""

@@ -7,8 +7,9 @@ import torch
 
 from sounding.batch import Batch
 from sounding.contract import Unavailable, accumulator
+from sounding.estimates import Estimate
 from sounding.losses import is_integral
-from sounding.passes.predictions import Estimate, weighted_mean
+from sounding.passes.predictions import weighted_mean
 
 _ROWS = 4096  # of logits at once
 

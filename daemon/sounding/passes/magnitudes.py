@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from sounding.contract import shared_pass
+from sounding.keyed import Keyed
 from sounding.numbers import CHUNK, FAINT, PART, equal_parts, sum_of_squares
 from sounding.passes.weights import Weights
 
@@ -122,20 +123,8 @@ class Magnitude:
         return self._tensor().detach().reshape(self.shape[0] if len(self.shape) > 1 else 1, -1)
 
 
-class Magnitudes(Mapping[str, Magnitude]):
+class Magnitudes(Keyed[str, Magnitude]):
     """Magnitudes of the trained parameters by name, tied ones once."""
-
-    def __init__(self, found: Mapping[str, Magnitude]) -> None:
-        self._found = dict(found)
-
-    def __getitem__(self, name: str) -> Magnitude:
-        return self._found[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
 
     @property
     def norm(self) -> float:

@@ -1,6 +1,6 @@
 """What is known of a run so far, as plugins over a run see it: lines of readings, logs, and checkpoints to open."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,50 +8,27 @@ from numpy.typing import NDArray
 
 from sounding.keeping.past import Course, Line
 from sounding.keeping.series import Series
+from sounding.keyed import Keyed
 from sounding.records import Checkpoint
 
 
-class History(Mapping[Line, Course]):
+class History(Keyed[Line, Course]):
     """The current readings of all plugins over checkpoints and pairs of one network of the run, by line.
 
     A reading of a pair stands at the step of its later checkpoint.
     """
 
-    def __init__(self, courses: Mapping[Line, Course]) -> None:
-        self._courses = dict(courses)
-
-    def __getitem__(self, line: Line) -> Course:
-        return self._courses[line]
-
-    def __iter__(self) -> Iterator[Line]:
-        return iter(self._courses)
-
-    def __len__(self) -> int:
-        return len(self._courses)
-
     def course(self, metric: str, part: str = "", split: str = "") -> Course | None:
         """The course of a metric, named "plugin.metric"; None where nothing was read."""
-        return self._courses.get(Line(metric, part, split))
+        return self.get(Line(metric, part, split))
 
 
-class Logs(Mapping[str, Series]):
+class Logs(Keyed[str, Series]):
     """The run's training log, by the key it was written under; of a run begun again, the newest chain of attempts."""
-
-    def __init__(self, series: Mapping[str, Series]) -> None:
-        self._series = dict(series)
-
-    def __getitem__(self, key: str) -> Series:
-        return self._series[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._series)
-
-    def __len__(self) -> int:
-        return len(self._series)
 
     def first(self, keys: tuple[str, ...]) -> tuple[str, Series] | None:
         """The first of these keys that the log has, with its series; None where it has none of them."""
-        return next(((key, self._series[key]) for key in keys if key in self._series), None)
+        return next(((key, self[key]) for key in keys if key in self), None)
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,19 @@
 """The pass `predictions`: what the network makes of every example of the probe."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from sounding.batch import Batch
 from sounding.contract import Run, accumulator
+from sounding.estimates import Estimate
+from sounding.keyed import Keyed
 from sounding.losses import is_integral
 from sounding.probe import Probe
 from sounding.recipe import Recipe
-
-
-class Estimate(NamedTuple):
-    """A mean over examples with its standard error; NaN for a single example."""
-
-    value: float
-    stderr: float
 
 
 @dataclass(frozen=True)
@@ -46,20 +41,8 @@ class SplitPredictions:
         return None if self.correct is None else weighted_mean(self.correct, self.weights)
 
 
-class Predictions(Mapping[str, SplitPredictions]):
+class Predictions(Keyed[str, SplitPredictions]):
     """Predictions of every split of the probe, by name."""
-
-    def __init__(self, splits: Mapping[str, SplitPredictions]) -> None:
-        self._splits = splits
-
-    def __getitem__(self, name: str) -> SplitPredictions:
-        return self._splits[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._splits)
-
-    def __len__(self) -> int:
-        return len(self._splits)
 
 
 def weighted_mean(values: torch.Tensor, weights: torch.Tensor) -> Estimate:

@@ -1,12 +1,13 @@
 """The pass `representations`: what layers make of a fixed sample of the probe, to be compared by example."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from sounding.batch import Batch
 from sounding.contract import Run, Unavailable, accumulator
+from sounding.keyed import Keyed
 from sounding.passes.sample import chosen
 from sounding.probe import Probe
 from sounding.recipe import Recipe
@@ -15,7 +16,7 @@ from sounding.tap import Reduce, Tap
 HEAD, BLOCKS = "head", "blocks"  # what `layers` may name besides patterns of modules
 
 
-class Representations(Mapping[str, torch.Tensor]):
+class Representations(Keyed[str, torch.Tensor]):
     """Activations [n, d] by layer, float32 on the CPU, layers in the order in which they were asked for.
 
     The head's input stands under the key "head". Row i is example `ids[i]` of the probe's `split`. `missing` says of
@@ -25,19 +26,10 @@ class Representations(Mapping[str, torch.Tensor]):
     def __init__(
         self, layers: Mapping[str, torch.Tensor], split: str, ids: Sequence[Any], missing: Mapping[str, str]
     ) -> None:
-        self._layers = dict(layers)
+        super().__init__(layers)
         self.split = split
         self.ids = tuple(ids)
         self.missing = missing
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self._layers[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._layers)
-
-    def __len__(self) -> int:
-        return len(self._layers)
 
     def shared_with(self, other: "Representations") -> tuple[torch.Tensor, torch.Tensor]:
         """Rows here and rows there of the examples that both have, in the order of this one's.

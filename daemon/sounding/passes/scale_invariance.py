@@ -3,7 +3,6 @@
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from sounding.contract import shared_pass
 from sounding.errors import SoundingError
+from sounding.keyed import Keyed
 from sounding.passes.magnitudes import Magnitudes
 from sounding.passes.weights import Weights
 
@@ -30,20 +30,8 @@ class Invariance:
     method: Method
 
 
-class ScaleInvariance(Mapping[str, Invariance]):
+class ScaleInvariance(Keyed[str, Invariance]):
     """The scale-invariant weights by name. A weight that is not there may still be: `method` says who looked."""
-
-    def __init__(self, found: Mapping[str, Invariance]) -> None:
-        self._found = dict(found)
-
-    def __getitem__(self, name: str) -> Invariance:
-        return self._found[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
 
     @property
     def method(self) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.func import functional_call
 
 from sounding.batch import moved
+from sounding.calling import Called
 from sounding.contract import Run, shared_pass
 from sounding.errors import SoundingError
 from sounding.passes.model import Model
@@ -178,23 +179,11 @@ def _echelon(rows: Floats) -> Floats:
     return rows[:rank]
 
 
-class _Caller(nn.Module):
-    """Lets a function of a module be called with some of the module's buffers replaced."""
-
-    def __init__(self, module: nn.Module, call: Callable[[nn.Module], Any]) -> None:
-        super().__init__()
-        self.module = module
-        self._call = call
-
-    def forward(self) -> Any:
-        return self._call(self.module)
-
-
 def _without_traces(module: nn.Module, call: Callable[[nn.Module], Any]) -> Any:
     """`call(module)` with copies of the buffers, so that running statistics stay what they are."""
     copies = {f"module.{name}": each.detach().clone() for name, each in module.named_buffers()}
     with torch.enable_grad():
-        return functional_call(_Caller(module, call), copies, ())
+        return functional_call(Called(module, call), copies, ())
 
 
 @contextlib.contextmanager
