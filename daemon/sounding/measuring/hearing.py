@@ -3,6 +3,8 @@
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,15 +22,31 @@ from sounding.passes.logits import as_rows, read_rows
 from sounding.tap import Tap
 
 
+@dataclass
+class _Ear:
+    """What is known of the batch that is being listened to."""
+
+    is_open: bool = False
+    size: int = 0
+    counted: torch.Tensor | None = None  # tokens that count, by the inputs' attention mask
+
+    @contextlib.contextmanager
+    def open(self, size: int, inputs: Any) -> Iterator[None]:
+        """Open while a batch of `size` examples goes through."""
+        self.size, self.counted, self.is_open = size, _attention_mask(inputs, size), True
+        try:
+            yield
+        finally:
+            self.is_open = False
+
+
 class ModuleListener:
     """The last call of every module, reduced on the spot unless the loss has to say which tokens count."""
 
     def __init__(self, tap: Tap, modules: Mapping[str, nn.Module]) -> None:
         self._tap = tap
         self._modules = modules
-        self._on = False
-        self._size = 0
-        self._counted: torch.Tensor | None = None  # tokens that count, by the inputs' attention mask
+        self._ear = _Ear()
         self.forget()
 
     def forget(self) -> None:
@@ -47,15 +65,10 @@ class ModuleListener:
             ]
         return [module.register_forward_hook(partial(self._left, name)) for name, module in self._modules.items()]
 
-    @contextlib.contextmanager
-    def listening(self, size: int, inputs: Any) -> Iterator[None]:
+    def listening(self, size: int, inputs: Any) -> AbstractContextManager[None]:
         """Take note of one batch."""
         self.forget()
-        self._size, self._counted, self._on = size, _attention_mask(inputs, size), True
-        try:
-            yield
-        finally:
-            self._on = False
+        return self._ear.open(size, inputs)
 
     def edges(self) -> Sequence[Any]:
         """None."""
@@ -75,19 +88,19 @@ class ModuleListener:
         self._note(name, module, output)
 
     def _note(self, name: str, module: nn.Module, value: object) -> None:
-        if not self._on:
+        if not self._ear.is_open:
             return
         self._calls[name] += 1
         self._values.pop(name, None)
         self._waiting.pop(name, None)
         tensor = next(tensors_in(value), None)
-        reason = "it puts out no tensor" if tensor is None else misfit(tensor, self._size)
+        reason = "it puts out no tensor" if tensor is None else misfit(tensor, self._ear.size)
         if tensor is None or reason is not None:
             self._reasons[name] = reason or ""
-        elif self._counted is None and needs_tokens(self._tap.reduce, tensor):
+        elif self._ear.counted is None and needs_tokens(self._tap.reduce, tensor):
             self._waiting[name] = tensor.detach().clone()
         else:
-            self._reduce(name, module, tensor.detach(), self._counted)
+            self._reduce(name, module, tensor.detach(), self._ear.counted)
 
     def _reduce(self, name: str, module: nn.Module, tensor: torch.Tensor, counted: torch.Tensor | None) -> None:
         try:
@@ -108,9 +121,7 @@ class HeadListener:
         if layer is None:
             raise Unavailable(f"the head `{head.name}` has no weights that are a matrix")
         self._layer: Affine = layer
-        self._on = False
-        self._size = 0
-        self._counted: torch.Tensor | None = None
+        self._ear = _Ear()
         self.forget()
 
     def forget(self) -> None:
@@ -126,15 +137,10 @@ class HeadListener:
             hooks.append(self._module.register_forward_hook(self._left))
         return hooks
 
-    @contextlib.contextmanager
-    def listening(self, size: int, inputs: Any) -> Iterator[None]:
+    def listening(self, size: int, inputs: Any) -> AbstractContextManager[None]:
         """Take note of one batch."""
         self.forget()
-        self._size, self._counted, self._on = size, _attention_mask(inputs, size), True
-        try:
-            yield
-        finally:
-            self._on = False
+        return self._ear.open(size, inputs)
 
     def edges(self) -> Sequence[Any]:
         """None."""
@@ -146,12 +152,12 @@ class HeadListener:
             raise Unavailable(f"the head `{self._head.name}` did not run")
         features = self._as_logits(self._layer.rows(self._input), heard.outputs)
         features = features.flatten(1, -2) if features.ndim > 3 else features
-        if len(features) != self._size:
+        if len(features) != self._ear.size:
             raise Unavailable(
-                f"what enters the head `{self._head.name}` is of shape {tuple(self._input.shape)} for {self._size} "
+                f"what enters the head `{self._head.name}` is of shape {tuple(self._input.shape)} for {self._ear.size} "
                 "examples"
             )
-        counted = _counted_by(heard) if self._counted is None else self._counted
+        counted = _counted_by(heard) if self._ear.counted is None else self._ear.counted
         kept = reduced(features, self._tap.reduce, self._module, counted)
         return Tapped({self._head.name: kept}, {self._head.name: self._calls})
 
@@ -167,13 +173,13 @@ class HeadListener:
         return rows
 
     def _entered(self, module: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        if self._on:
+        if self._ear.is_open:
             self._calls += 1
             given = next(tensors_in((inputs, named)), None)
             self._input = None if given is None else given.detach().clone()
 
     def _left(self, module: nn.Module, inputs: object, output: object) -> None:
-        if self._on and isinstance(output, torch.Tensor):
+        if self._ear.is_open and isinstance(output, torch.Tensor):
             self._output = output.detach().clone()
 
 
