@@ -20,7 +20,7 @@ from sounding.passes.pair import moments_of
 from sounding.records import Quality
 
 _UNIT = {"adam", "adamw", "adam or adamw", "adan", "adamax", "lion", "nadam", "radam", "soap"}  # updates of RMS ~ 1
-_FORMS = {"sgd": "elr", "muon": "elr_fixed", **dict.fromkeys(_UNIT, "elr_adam")}
+_FORMS = {"sgd": "elr", "sgdw": "elr", "muon": "elr_fixed", **dict.fromkeys(_UNIT, "elr_adam")}
 _KOSSON = "Kosson et al. 2023, arXiv:2305.17212; derived in the docs"
 
 

@@ -1,13 +1,14 @@
-"""What Adam's moments tell: the update they make, how unequal its scales are, and how noisy the gradients were."""
+"""What Adam's moments tell of updates, their scales and the gradients' noise; how large all other states are."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from sounding import Checkpoint, Finding, Metric, Reading, Skip, plugin
-from sounding.numbers import chunks
+from sounding.numbers import chunks, sum_of_squares
 from sounding.passes import Group, Optimizer, Weights, layers_of, rates_of
 from sounding.records import Quality
 
@@ -60,7 +61,7 @@ class _Sums:
 
 
 @plugin(
-    version=1,
+    version=2,
     metrics=[
         Metric("update_rms", "1", "root mean square of Adam's normalised update û", _ADAM),
         Metric("update_ratio", "1", "learning rate x norm of û over norm of the weight", _ADAM),
@@ -80,14 +81,21 @@ class _Sums:
         Metric(
             "second_moment_share", "fraction", "share of Σv̂ that the head, or the normalisations, have", "definition"
         ),
+        Metric(
+            "state_rms",
+            "stored",
+            "root mean square of a tensor kept by another optimizer; group is its key",
+            "definition",
+        ),
     ],
 )
 def optimizer_state(optimizer: Optimizer, weights: Weights, checkpoint: Checkpoint) -> Iterator[Finding]:
-    """Statistics of the moments that Adam and AdamW keep, per tensor and in total; nothing else is needed."""
+    """Statistics of the moments that Adam and AdamW keep, per tensor and in total; of other states, their size."""
     told = rates_of(optimizer.groups, checkpoint.progress)
     rates = dict(zip(map(id, optimizer.groups), told.values, strict=True))
     certain: Quality = "ok" if told.certain else "unresolved"
     kept = list(_kept(optimizer, weights))
+    yield from _of_others(optimizer, {each.name for each in kept})
     if not kept:
         yield Skip(f"no weight has Adam's two moments and a count of steps: the optimizer is {optimizer.name}")
         return
@@ -115,6 +123,31 @@ def _kept(optimizer: Optimizer, weights: Weights) -> Iterator[_Kept]:
         count = float(steps) if isinstance(steps, int | float | torch.Tensor) else 0.0
         if count >= 1 and first.shape == second.shape == weight.shape and weight.numel():
             yield _Kept(name, weight, first, second, count, group)
+
+
+def _of_others(optimizer: Optimizer, known: set[str]) -> Iterator[Finding]:
+    """How large is what is kept of weights that have no moments of Adam, whoever kept it, by its key."""
+    for name, state in optimizer.state.items():
+        if name not in known:
+            for key in state:
+                yield from _of_other(state, key, name)
+
+
+def _of_other(state: Mapping[str, Any], key: str, part: str) -> Iterator[Finding]:
+    """Of one tensor, or of several under one key as if they were one; single numbers are counters and settings."""
+    value = state[key]
+    tensors = [
+        each
+        for each in (value if isinstance(value, list) else [value])
+        if isinstance(each, torch.Tensor) and each.numel() > 1 and not each.is_complex()
+    ]
+    if not tensors:
+        return
+    squares, count = sum(map(sum_of_squares, tensors)), sum(each.numel() for each in tensors)
+    if math.isfinite(squares):
+        yield Reading("state_rms", math.sqrt(squares / count), part=part, group=key)
+    else:
+        yield Skip(f"its {key} has values that are NaN or infinite", part=part)
 
 
 def _sums(of: _Kept) -> _Sums:

@@ -77,7 +77,7 @@ def _group(
         moments = pair.moments.get(name)
         if moments is None or not moments.before or not moments.after:
             continue
-        power = 1.0 if group.kind == "sgd" else 0.5  # of squared norms: η/‖w‖², or η/‖w‖
+        power = 1.0 if group.kind in ("sgd", "sgdw") else 0.5  # of squared norms: η/‖w‖², or η/‖w‖
         yield Reading("growth_decay", (moments.before / moments.after) ** power, part=name, quality=quality)
         shape = weights.shape(name) if group.kind == "muon" else ()  # to all others it is one
         if shape not in losses:

@@ -215,5 +215,7 @@ def test_where_nothing_can_be_said():
     assert decay_rate(Group({"weight_decay": 0.1, "no_prox": False}, (), "adan"), 0.5) == pytest.approx(1 - 1 / 1.05)
     assert equilibrium_of(Group({"weight_decay": 0.0, "betas": (0.9, 0.9)}, (), "adamw"), 0.1) is None
     assert equilibrium_of(Group({"weight_decay": 0.1, "betas": (0.9, 0.9)}, (), "adam"), 0.1) is None
+    coupled = {"weight_decay": 0.1, "betas": (0.9, 0.9), "weight_decouple": False}
+    assert equilibrium_of(Group(coupled, (), "lion"), 0.1) is None
     assert equilibrium_of(Group({**SGD, "weight_decay": 1e-4}, (), "sgd"), 0.1) == sgd(0.1, 1e-4, 0.9)
     assert equilibrium_of(Group({"weight_decay": 0.1, "betas": (0.9, 0.95)}, (), "adamw"), 0.1) == adamw(0.1, 0.1, 0.9)

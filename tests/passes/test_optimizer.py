@@ -14,7 +14,7 @@ from sounding import Unavailable
 from sounding.opening import Opened, open_checkpoint
 from sounding.passes import Optimizer
 from sounding.passes.optimizer import optimizer
-from sounding.passes.recognition import recognise
+from sounding.passes.recognition import is_decoupled, recognise
 from sounding.passes.weights import Weights, weights
 from sounding.records import Stored
 
@@ -114,9 +114,25 @@ OTHERS = {
     "adamw": (["exp_avg", "exp_avg_sq"], {**BETAS, "correct_bias": True}),
     "adam or adamw": (["exp_avg", "exp_avg_sq"], {**BETAS, "amsgrad": False}),
     "unknown": (["exp_avg", "exp_avg_var"], BETAS),
+    # As timm and pytorch_optimizer write them.
+    "shampoo ": (
+        ["momentum_buffer", "pre_cond_0", "inv_pre_cond_0", "pre_cond_1", "inv_pre_cond_1"],
+        {**HALVES, "momentum": 0.0, "weight_decouple": False, "fixed_decay": False, "matrix_eps": 1e-6},
+    ),
+    "sgdw": (
+        ["momentum_buffer"],
+        {**HALVES, "momentum": 0.9, "dampening": 0.0, "nesterov": False, "corrected_weight_decay": False},
+    ),
+    "sgdp": (["momentum"], {**HALVES, "momentum": 0.9, "dampening": 0.0, "delta": 0.1, "wd_ratio": 0.1}),
+    "lars": (["momentum_buffer"], {**HALVES, "momentum": 0.9, "dampening": 0.0, "trust_coeff": 0.001}),
+    "lion ": (["exp_avg"], {**HALVES, "betas": (0.9, 0.99), "weight_decouple": True, "fixed_decay": False}),
+    "mars": (["exp_avg", "exp_avg_sq", "last_grad"], {**BETAS, "gamma": 0.025}),
+    "adopt": (["exp_avg", "exp_avg_sq"], {**BETAS, "clip_exp": 0.333, "decoupled": False}),
+    "adafactor ": (["exp_avg", "exp_avg_sq"], {**HALVES, "beta2_cap": 0.999, "clipping_threshold": 1.0}),
 }
 FORMS = {
     "GG": [torch.ones(4, 4), torch.ones(3, 3)], "Q": [torch.eye(4), torch.eye(3)], "RMS": 0.5,
+    **{f"{inverse}pre_cond_{at}": torch.eye(4 - at) for at in (0, 1) for inverse in ("", "inv_")},
     "precond_0": torch.eye(4), "inv_precond_0": torch.eye(4), "precond_1": torch.eye(3), "inv_precond_1": torch.eye(3),
     "exp_avg_sq_row": torch.ones(4), "exp_avg_sq_col": torch.ones(3),
 }  # fmt: skip
@@ -303,10 +319,26 @@ def test_without_an_optimizer_its_users_are_skipped(tmp_path: Path):
         pass
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "decoupled"),
+    [
+        ("lion", {}, True),
+        ("lion", {"weight_decouple": False}, False),
+        ("adam or adamw", {"weight_decouple": True}, True),
+        ("adam or adamw", {"weight_decouple": True, "fixed_decay": True}, None),  # takes λ, not ηλ
+        ("sgdw", {"corrected_weight_decay": True}, None),  # takes η²λ over the greatest η
+        ("rmsprop", {"decoupled_decay": True}, True),
+    ],
+)
+def test_settings_tell_how_weight_decay_acts(kind: str, settings: dict[str, object], decoupled: bool | None):
+    assert is_decoupled(kind, settings) is decoupled
+
+
 def test_keys_alone_decide():
     assert recognise([], {"lr": 1}) == "unknown"
     assert recognise(["momentum_buffer"], {"lr": 1, "momentum": 0.9, "dampening": 0, "weight_decay": 0}) == "sgd"
     assert recognise(["momentum_buffer"], {"lr": 1, "momentum": 0.9, "weight_decay": 0, "trust": 1}) == "unknown"
+    assert recognise([], {"lr": 1, "momentum": 0.0, "dampening": 0, "weight_decouple": True}) == "sgdw"
 
 
 def test_shapes_are_known_without_mapping():

@@ -100,14 +100,27 @@ def test_shares_and_spread_of_layers(sounding_plugin: Trial):
     assert ("noise_trace", "fc.weight") not in found  # after one update
 
 
-def test_other_optimizers_are_left_alone(sounding_plugin: Trial):
+def test_of_other_optimizers_the_size_of_what_they_keep(sounding_plugin: Trial):
     model = nn.Linear(3, 2)
-    model(torch.ones(1, 3)).sum().backward()
+    model(torch.tensor([[1.0, 2.0, 3.0]])).sum().backward()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     optimizer.step()
     found = sounding_plugin(PLUGIN, checkpoint=saved(model, optimizer))
-    assert [type(each) for each in found] == [Skip]
-    assert "sgd" in found[0].reason
+    assert {(each.metric, each.part, each.group): each.value for each in found if isinstance(each, Reading)} == {
+        ("state_rms", "weight", "momentum_buffer"): pytest.approx(math.sqrt(14 / 3)),
+        ("state_rms", "bias", "momentum_buffer"): pytest.approx(1.0),
+    }
+    assert [each.reason.rpartition(" ")[2] for each in found if isinstance(each, Skip)] == ["sgd"]
+
+
+def test_of_unknown_optimizers_too(sounding_plugin: Trial):
+    kept = {"step": 3, "scale": torch.tensor(2.0), "slow": torch.full((2, 3), -4.0),
+            "factors": [torch.ones(2, 2), torch.full((3, 4), 3.0)], "lost": torch.full((2,), math.inf)}  # fmt: skip
+    tree = {"state": {0: kept}, "param_groups": [{"lr": 0.1, "boldness": 2.0, "params": [0]}]}
+    found = sounding_plugin(PLUGIN, checkpoint={"model": {"w": torch.ones(2, 3)}, "optimizer": tree})
+    values = {each.group: each.value for each in found if isinstance(each, Reading)}
+    assert values == {"slow": 4.0, "factors": pytest.approx(math.sqrt((4 + 12 * 9) / 16))}
+    assert any(isinstance(each, Skip) and "lost" in each.reason and each.part == "w" for each in found)
 
 
 def test_moments_that_are_no_numbers_are_left_out(sounding_plugin: Trial):

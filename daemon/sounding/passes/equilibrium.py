@@ -207,6 +207,8 @@ def equilibrium_of(group: Group, rate: float, shape: Sequence[int] = ()) -> Equi
         return None
     if group.kind == "sgd":
         return sgd(rate, group.weight_decay, group.momentum, group.number("dampening") or 0.0, _nesterov(group))
+    if not group.decoupled:
+        return None
     if group.kind == "adamw" and group.betas:
         return adamw(rate, group.weight_decay, group.betas[0])
     if group.kind == "lion" and len(group.betas) == 2:

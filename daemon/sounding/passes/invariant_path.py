@@ -45,7 +45,7 @@ class InvariantPath:
     @property
     def power(self) -> float:
         """The effective learning rate falls with this power of the norm: 2 of SGD, 1 where updates have one size."""
-        return 2.0 if self.group is None or self.group.kind == "sgd" else 1.0
+        return 2.0 if self.group is None or self.group.kind in ("sgd", "sgdw") else 1.0
 
     @property
     def elr(self) -> Floats:

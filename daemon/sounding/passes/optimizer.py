@@ -24,8 +24,8 @@ class Group:
     """Parameters of one kind of optimizer and their settings (`lr`, `weight_decay`, `betas` … as stored).
 
     `kind` is recognised from what is kept: sgd, adam, adamw, "adam or adamw" (older torch stored both alike),
-    adafactor, lion, muon, soap, shampoo, adan, adamp, lamb, nadam, radam, adamax, rmsprop, adagrad, adadelta or
-    unknown. `parameters` are the names that are known, maybe not all.
+    adafactor, lion, muon, soap, shampoo, adan, sgdw, nadam, radam, adamax, rmsprop, adagrad, adadelta, lamb, lars,
+    one of Adam's further kin by its own name, or unknown. `parameters` are the names that are known, maybe not all.
     """
 
     settings: Mapping[str, object]
@@ -107,7 +107,7 @@ class Optimizer:
         return found if isinstance(found, torch.Tensor) else None
 
 
-@shared_pass(version=2)
+@shared_pass(version=3)
 def optimizer(opened: Opened, weights: Weights) -> Optimizer:
     """The stored optimizers; their state tensors are mapped, not read."""
     trees = [each for each in opened.optimizers if isinstance(each, Mapping)]

@@ -31,18 +31,27 @@ _MARKS = (
     _mark("shampoo", "", "update_freq epsilon momentum"),
     _mark("shampoo", "", "max_preconditioner_dim"),
     _mark("shampoo", "", "preconditioning_compute_steps"),
+    _mark("shampoo", "pre_cond_0 inv_pre_cond_0"),
+    _mark("shampoo", "pre_conditioner graft"),
     _mark("adan", "exp_avg exp_avg_sq exp_avg_diff"),
     _mark("adan", "prev_grad m v n"),
     _mark("adafactor", "", "beta2_decay d"),
     _mark("adafactor", "", "decay_rate clip_threshold"),
     _mark("adafactor", "exp_avg_sq_row exp_avg_sq_col"),
+    _mark("adafactor", "", "beta2_cap clipping_threshold"),
     _mark("adamw", "moment1 moment2", "adamw_betas"),  # the other parameters of a Muon that brings its own AdamW
     _mark("muon", "momentum_buffer", "ns_steps"),
     _mark("muon", "momentum_buffer", "backend_steps"),
     _mark("muon", "momentum_buffer", "use_muon"),
     _mark("adamw", "exp_avg exp_avg_sq", "use_muon"),
     _mark("adamp", "exp_avg exp_avg_sq", "delta wd_ratio"),
+    _mark("novograd", "exp_avg exp_avg_sq", "grad_averaging amsgrad"),
     _mark("lamb", "exp_avg exp_avg_sq", "grad_averaging"),
+    # These keep what Adam keeps, and do something else with it.
+    _mark("mars", "exp_avg exp_avg_sq last_grad"),
+    _mark("laprop", "exp_avg exp_avg_sq exp_avg_lr_1"),
+    _mark("adopt", "exp_avg exp_avg_sq", "clip_exp"),
+    _mark("adai", "exp_avg exp_avg_sq beta1_prod"),
     _mark("nadam", "exp_avg exp_avg_sq", "momentum_decay"),
     _mark("radam", "exp_avg exp_avg_sq", "decoupled_weight_decay", absent="amsgrad"),
     _mark("adam", "exp_avg exp_avg_sq", "betas decoupled_weight_decay"),
@@ -52,6 +61,10 @@ _MARKS = (
     _mark("adadelta", "square_avg acc_delta", "rho"),
     _mark("rmsprop", "square_avg", "alpha"),
     _mark("adagrad", "sum", "lr_decay"),
+    _mark("sgdp", "", "momentum dampening delta wd_ratio"),
+    _mark("lars", "", "momentum dampening trust_coeff"),
+    _mark("sgdw", "", "momentum dampening weight_decouple"),
+    _mark("sgdw", "", "momentum dampening corrected_weight_decay"),
     _mark("sgd", "momentum_buffer", "momentum dampening"),
     _mark("sgd", "", "momentum dampening nesterov"),
 )  # fmt: skip
@@ -74,13 +87,18 @@ def recognise(kept: Iterable[str], settings: Mapping[str, object]) -> str:
 
 # Whether weight decay shrinks the weights by itself (decoupled) or is added to the gradient; None: nobody can tell.
 _DECOUPLED = {
-    "adamw": True, "lion": True, "muon": True, "soap": True, "adan": True, "adafactor": True,
+    "adamw": True, "sgdw": True, "lion": True, "muon": True, "soap": True, "adan": True, "adafactor": True,
     "sgd": False, "adam": False, "rmsprop": False, "adagrad": False, "adadelta": False, "adamax": False,
 }  # fmt: skip
 
 
 def is_decoupled(name: str, settings: Mapping[str, object]) -> bool | None:
     """Whether the named optimizer's weight decay acts on the weights alone; None where that cannot be known."""
+    if settings.get("fixed_decay") or settings.get("corrected_weight_decay"):
+        return None  # decoupled, but from the learning rate as well, or in proportion to its square
+    told = next((key for key in ("weight_decouple", "decoupled_decay") if key in settings), None)
+    if told is not None:
+        return bool(settings[told])
     if name in ("nadam", "radam"):
         return bool(settings.get("decoupled_weight_decay"))
     return _DECOUPLED.get(name)
