@@ -9,9 +9,14 @@ from collapse_reference import figures, fuzziness, three_passes
 from soak.terminal_phase import Setting, digits, trained
 from torch import nn
 
-from sounding import Curve, Finding, Reading, Skip
+from sounding import Curve, Finding, Reading, Run, Skip, Tap
 from sounding.geometry.imbalance import DeepLinear
-from sounding.recipe import Probe
+from sounding.measuring.traversal import Wanted, traverse
+from sounding.passes.class_moments import class_moments
+from sounding.passes.head import head
+from sounding.passes.layer_moments import layer_moments
+from sounding.passes.model import Model
+from sounding.recipe import Probe, Recipe
 from sounding.testing import Trial
 from sounding_plugins.neural_collapse import neural_collapse
 
@@ -68,6 +73,27 @@ def test_both_splits_are_those_of_the_formulas(sounding_plugin: Trial):
             assert null.low <= null.value <= null.high
             assert null.value > 3 * readings[name].value
     assert reasons(found) == []
+
+
+@pytest.mark.parametrize("at_most", [1, 7, 64])
+def test_float32_readings_are_the_same_for_any_batches(at_most: int):
+    """The whole way from inputs to readings, networks in float32."""
+    recipe = Recipe("recipe.py", 1, {"probe": lambda run: Probe(train=data(), heldout=data(200))})
+    run, model = Run("", "", {}), Model(network().eval(), recipe, torch.device("cpu"))
+    it, probe = head(model, recipe, run), recipe.probe(run)
+
+    def values(at_most: int) -> dict[tuple[str, str, str], Any]:
+        wanted = {
+            "features": Wanted(lambda: class_moments(it, recipe, run), taps={"features": Tap.head()}),
+            "layers": Wanted(layer_moments, taps=layer_moments.taps(modules="", widest=4096)),  # type: ignore[operator]
+        }
+        found = traverse(model, probe, wanted, at_most=at_most, head=it)
+        readings = NC(found["features"], found["layers"], it, depth=True)
+        return {(each.metric, each.split, each.part): each.value for each in readings if isinstance(each, Reading)}
+
+    whole = values(1000)
+    assert len(whole) > 60
+    assert values(at_most) == {name: pytest.approx(value, rel=1e-5, abs=1e-9) for name, value in whole.items()}
 
 
 def test_by_depth(sounding_plugin: Trial):
