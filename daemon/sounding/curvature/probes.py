@@ -15,18 +15,11 @@ from sounding.curvature.basis import Basis, Floats, dot
 from sounding.curvature.eigenvalues import Extremes, Wanted
 from sounding.curvature.krylov import extremes
 from sounding.curvature.operator import LinearOperator
+from sounding.estimates import Estimate, mean_of
 
 _AT_ONCE = 1 << 22  # elements of the probes multiplied together
 _CHANCE = 20.0  # times 1/size: what the weight of a simple eigenvalue stays below, but for one start in 100,000
 _SAME = 1e-4  # of the largest magnitude: nodes nearer than this to a known eigenvalue are that one
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over probes and its standard error."""
-
-    value: float
-    stderr: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +112,8 @@ def _signs(operator: LinearOperator, count: int, seed: int, most: int = _AT_ONCE
 
 
 def _mean(samples: Sequence[float], offset: float) -> Estimate:
-    values = np.asarray(samples)
-    return Estimate(offset + float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)))
+    mean = mean_of(samples)
+    return Estimate(offset + mean.value, mean.stderr)
 
 
 def _quadrature(operator: LinearOperator, start: torch.Tensor, depth: int) -> tuple[Floats, Floats]:
