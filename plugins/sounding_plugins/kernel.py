@@ -18,11 +18,11 @@ _KTA = "Cortes, Mohri and Rostamizadeh 2012, def. 4 (centred kernel alignment)"
     metrics=[
         Metric("target_alignment", "1", "cosine between the centred kernel and that of the targets", _KTA),
         Metric("target_alignment_by_chance", "1", "its mean over all permutations of the targets", "derived exactly"),
-        Metric("trace", "output^2/weight^2", "tr K/n: mean squared norm of an example's Jacobian", _NTK),
-        Metric("lambda_max", "output^2/weight^2", "largest eigenvalue of K/n", _NTK),
+        Metric("trace", "output²/weight²", "tr K/n: mean squared norm of an example's Jacobian", _NTK),
+        Metric("lambda_max", "output²/weight²", "largest eigenvalue of K/n", _NTK),
         Metric("effective_rank", "1", "exp of the entropy of the normalised eigenvalues", "Roy and Vetterli 2007"),
         Metric("participation_ratio", "1", "squared sum over sum of squares of the eigenvalues", "definition"),
-        Metric("spectrum", "output^2/weight^2", "eigenvalue of K/n by rank, from the largest", _NTK, kind="curve"),
+        Metric("spectrum", "output²/weight²", "eigenvalue of K/n by rank, from the largest", _NTK, kind="curve"),
         Metric("target_power", "fraction", "share of the centred targets in the leading eigenvectors of the centred "
                "kernel, by their number", "Canatar, Bordelon and Pehlevan 2021", kind="curve"),
         Metric("examples", "count", "examples in the kernel", "definition"),
