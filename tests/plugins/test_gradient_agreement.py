@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sounding import Curve, Metric, Reading, Skip, plugin
-from sounding.passes import LossGradients
+from sounding import Curve, Metric, Reading, Run, Skip, Unavailable, plugin
+from sounding.passes import LossGradients, Model
+from sounding.passes.loss_gradients import loss_gradients
 from sounding.probe import Probe
+from sounding.recipe import Recipe
 from sounding.testing import Trial
 from sounding_plugins.gradient_agreement import gradient_agreement, noise_of, pair_mean
 
@@ -171,8 +173,29 @@ def test_equal_examples_agree_and_have_no_noise(sounding_plugin: Trial):
     assert found["gradient_noise_scale"].value == pytest.approx(0.0, abs=1e-6)
 
 
-def test_too_little_memory_takes_fewer_examples_or_none(sounding_plugin: Trial):
+def test_too_few_examples_say_so(sounding_plugin: Trial):
     net, probe = mlp()
     few = Probe(train=(probe.train[0][:5], probe.train[1][:5]))
     with pytest.raises(pytest.fail.Exception, match="the train split has 5 examples"):
         sounding_plugin(gradient_agreement, model=net, probe=few)
+
+
+@pytest.mark.parametrize(("channels", "taken"), [(200, COUNT), (2000, 13)])
+def test_too_little_memory_takes_fewer_examples(channels: int, taken: int):
+    found = in_a_megabyte(channels)
+    assert found.examples == taken
+    assert found.products["0.weight"].shape == (taken, taken)
+
+
+def test_too_little_memory_for_eight_is_said():
+    with pytest.raises(Unavailable, match="gradients of 8 examples take 1 MB, more than memory_mb"):
+        in_a_megabyte(6000)
+
+
+def in_a_megabyte(channels: int) -> LossGradients:
+    """Of a convolution with ten parameters for each channel, whose gradients have to be formed."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, channels, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3))
+    probe = Probe(train=(torch.randn(COUNT, 1, 4, 4), torch.randint(0, 3, (COUNT,))))
+    recipe = Recipe("recipe.py", 1, {"probe": lambda run: probe})
+    return loss_gradients(Model(net.eval(), recipe, torch.device("cpu")), recipe, Run("", "", {}), memory_mb=1)
