@@ -17,16 +17,15 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from sounding import Run
-from sounding.curvature.eigenvalues import Wanted
-from sounding.curvature.krylov import extremes, random_vector, starting_vector
+from sounding.curvature.eigenvalues import largest_alone
+from sounding.curvature.krylov import extremes, starting_vector, warm_start
 from sounding.passes.curvature import Curvature, curvature
 from sounding.passes.model import Model
 from sounding.passes.preconditioner import StoredOptimizer
 from sounding.recipe import Probe, Recipe
 
 RATES = (0.05, 0.1, 0.2)
-LARGEST = Wanted(top=1, bottom=0)
-NOISE = 0.1
+LARGEST = largest_alone()
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ def trained(rate: float, steps: int, every: int) -> Iterator[Reading]:
             curved = curvature_of(model, inputs, targets)
             operator, gradient = curved.hessian(), curved.gradient()
             cold = extremes(operator, starting_vector(gradient, operator), LARGEST)
-            noise = random_vector(operator, 0).mul_(NOISE)
-            warm = cold if last is None else extremes(operator, noise.add_(last), LARGEST)
+            warm = cold if last is None else extremes(operator, warm_start(last, gradient, operator), LARGEST)
             last = cold.vectors(1)[0]
             yield Reading(step, curved.loss(), cold.top[0].value, cold.products, warm.products)
         optimizer.zero_grad()

@@ -10,7 +10,7 @@ import torch
 from curvature_subjects import Subject, timed
 
 from sounding import Run
-from sounding.curvature.eigenvalues import Wanted
+from sounding.curvature.eigenvalues import Wanted, largest_alone
 from sounding.curvature.krylov import extremes, starting_vector
 from sounding.curvature.probes import density, traces
 from sounding.passes.curvature import curvature
@@ -18,7 +18,7 @@ from sounding.passes.model import Model
 from sounding.passes.preconditioner import StoredOptimizer
 from sounding.recipe import Probe, Recipe
 
-LARGEST = Wanted(top=1, bottom=0)
+LARGEST = largest_alone()
 
 
 def measure(subject: Subject) -> dict[str, object]:

@@ -120,10 +120,10 @@ WORDS = {
 
 @pytest.mark.parametrize(("name", "way", "matrix"), TRIALS)
 def test_products(name, way, matrix, monkeypatch):
+    small = 20 << 10 if way != "forward" else 1 << 20
+    monkeypatch.setattr("sounding.curvature.memory.CHUNK_CPU", small)  # several chunks, the last one smaller
     case = case_of(name)
     curvature = case.curvature(engine="forward" if way == "forward" else "reverse")
-    small = 20 << 10 if way != "forward" else 1 << 20
-    monkeypatch.setattr("sounding.curvature.memory.CHUNK", small)  # several chunks, the last one smaller
     if way != "kept":
         curvature._shelf.size = 0 if way == "rebuilt" else 30 << 10
     operator = getattr(curvature, matrix)()

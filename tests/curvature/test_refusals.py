@@ -209,7 +209,7 @@ def test_the_subset_depends_on_ids_alone_and_grows():
 
 
 def test_matrices_share_the_memory_of_graphs(monkeypatch):
-    monkeypatch.setattr("sounding.curvature.memory.CHUNK", 1 << 10)
+    monkeypatch.setattr("sounding.curvature.memory.CHUNK_CPU", 1 << 10)
     case = Case(perceptron(), X, Y)
     curvature = case.curvature()
     before = whole(curvature.hessian())

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sounding.curvature.eigenvalues import Eigenvalue, Wanted
+from sounding.curvature.eigenvalues import Eigenvalue, largest_alone
 from sounding.curvature.hessian import HessianGraph
 from sounding.curvature.krylov import extremes, starting_vector
 from sounding.curvature.operator import Operator
@@ -40,7 +40,7 @@ class MiniBatch:
 
     def lambda_max(self, tolerance: float) -> Eigenvalue | None:
         """The largest eigenvalue of the Hessian; None where a product is not finite."""
-        wanted = Wanted(top=1, bottom=0, tolerance=tolerance, steady=1)
+        wanted = largest_alone(tolerance)
         found = extremes(self.operator, starting_vector(self.gradient, self.operator), wanted)
         return found.top[0] if found.top else None
 

@@ -1,5 +1,6 @@
 """Eigenvalues of a symmetric operator as they are known: with bounds, and in the space they were found in."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -8,19 +9,22 @@ import torch
 
 from sounding.curvature.basis import Basis, Floats
 
+_STILL = 0.2  # of the tolerance: one step with 1 stopped where a second eigenvector was still to come
+
 Ending: TypeAlias = Literal["converged", "limit", "not finite"]
 
 
 @dataclass(frozen=True, slots=True)
 class Eigenvalue:
-    """An eigenvalue lies within `bound` of `value`, as far as no other was missed in between.
+    """An eigenvalue lies within `bound` of `value`, whatever was missed: it is the residual ‖Av - λv‖, with rounding.
 
-    The residual ‖Av - λv‖ alone is a bound that holds whatever was missed; residual²/gap is the smaller one of a value
-    that stands apart, its gap being measured to the intervals of the others that were found.
+    `error` is how far off the value is as far as none was missed: residual²/gap where that is less, the gap being
+    measured to the intervals of the others that were found. By it a value is converged.
     """
 
     value: float
     bound: float
+    error: float
     residual: float
     converged: bool
 
@@ -66,9 +70,10 @@ class Extremes:
 class Wanted:
     """How many values at each end, how exact, and at what cost.
 
-    A value of the top is converged when its bound is below `tolerance` of its own magnitude, one of the bottom when it
+    A value of the top is converged when its error is below `tolerance` of its own magnitude, one of the bottom when it
     is below that share of the largest magnitude; the process waits for it only if `both_ends`, as that can double the
-    cost. `steady` is for how many steps in a row that must hold.
+    cost. `steady` is for how many steps in a row that must hold. `still` is the share of the tolerance by which the
+    largest value may have grown in the last of them; with it, one step can do.
     """
 
     top: int = 5
@@ -78,6 +83,12 @@ class Wanted:
     most_vectors: int = 100
     steady: int = 2
     both_ends: bool = False
+    still: float = math.inf
+
+
+def largest_alone(tolerance: float = 1e-3, most_products: int = 100, most_vectors: int = 100) -> Wanted:
+    """The largest value and nothing else: it stops after the first step in which the value hardly grew."""
+    return Wanted(1, 0, tolerance, most_products, most_vectors, steady=1, still=_STILL)
 
 
 def error_bounds(values: Floats, residuals: Floats) -> Floats:

@@ -20,7 +20,7 @@ _AGAIN = 1e-3  # of a vector's length: if more than that is taken out of it, rou
 _TIMES = 4  # after which it lies in the basis's span
 _EXHAUSTED = 64  # times the type's epsilon of the operator's norm: a residual of this length is rounding alone
 _ROUNDING = 8  # times epsilon times the norm: what products and orthogonalisation are wrong by
-
+_WARM_NOISE = 0.05
 
 DEFAULT = Wanted()
 
@@ -36,6 +36,17 @@ def starting_vector(gradient: torch.Tensor | None, operator: LinearOperator, noi
         return random
     flat = flat / largest  # squares of a small gradient vanish
     return random.mul_(noise).add_(flat, alpha=1.0 / length(flat))
+
+
+def warm_start(vector: torch.Tensor, gradient: torch.Tensor, operator: LinearOperator) -> torch.Tensor:
+    """An eigenvector of the checkpoint before and the gradient's direction in equal parts, and a little noise.
+
+    Where the eigenvector has turned since, as at the edge of stability, the gradient has more of the new one.
+    """
+    known = vector.to(operator.device, operator.dtype)
+    start = starting_vector(gradient, operator, _WARM_NOISE)
+    start.div_(length(start))
+    return start.add_(known, alpha=math.copysign(1.0 / length(known), dot(start, known)))
 
 
 def extremes(operator: LinearOperator, start: torch.Tensor, wanted: Wanted = DEFAULT) -> Extremes:
@@ -69,6 +80,7 @@ class _Lanczos:
         self._first = 0  # row at which the present Krylov space begins: one before it was exhausted
         self._exhausted = False
         self._values, self._turn = np.zeros(0), np.zeros((0, 0))
+        self._growth = math.inf  # of the largest value in the last step
         self.products = 0
 
     def step(self) -> bool:
@@ -99,16 +111,15 @@ class _Lanczos:
         enough = tolerance * np.abs(self._values)
         bottom = range(min(count, self._wanted.bottom))
         loosest = np.full(count, tolerance * self._scale)
-        # The lower end often is the edge of a bulk, whose next value may be missed: there the residual alone bounds.
-        return self._listed(top, errors, errors, residuals, enough), self._listed(
-            bottom, errors, residuals, residuals, loosest
-        )
+        return self._listed(top, errors, residuals, enough), self._listed(bottom, errors, residuals, loosest)
 
     def is_enough(self, top: tuple[Eigenvalue, ...], bottom: tuple[Eigenvalue, ...]) -> bool:
         """Whether all that is wanted has converged, in the present Krylov space as in those that were exhausted."""
         if self._exhausted or len(top) < min(self._wanted.top, self._basis.size):
             return False
         if not all(each.converged for each in (*top, *(bottom if self._wanted.both_ends else ()))):
+            return False
+        if top and self._growth > max(self._wanted.still * self._wanted.tolerance * abs(top[0].value), self._rounding):
             return False
         return self._first == 0 or self._largest_here() <= self._kth(top)
 
@@ -144,6 +155,10 @@ class _Lanczos:
         return len(self._basis) == self._basis.size
 
     @property
+    def _rounding(self) -> float:
+        return _ROUNDING * self._epsilon * self._scale
+
+    @property
     def _scale(self) -> float:
         return float(np.abs(self._values).max())
 
@@ -156,13 +171,14 @@ class _Lanczos:
         return top[-1].value + _EXHAUSTED * self._epsilon * self._scale
 
     def _listed(
-        self, places: Iterable[int], errors: Floats, bounds: Floats, residuals: Floats, enough: Floats
+        self, places: Iterable[int], errors: Floats, residuals: Floats, enough: Floats
     ) -> tuple[Eigenvalue, ...]:
-        rounding = _ROUNDING * self._epsilon * self._scale
+        rounding = self._rounding
         return tuple(
             Eigenvalue(
                 float(self._values[place]),
-                float(bounds[place]) + rounding,
+                float(residuals[place]) + rounding,
+                float(errors[place]) + rounding,
                 float(residuals[place]),
                 bool(errors[place] + rounding <= max(enough[place], 2 * rounding)),
             )
@@ -176,7 +192,9 @@ class _Lanczos:
         grown[-1, :-1] = grown[:-1, -1] = self._coupling
         grown[-1, -1] = alpha
         self._projected = grown
+        before = self._values[-1] if size > 1 else -math.inf
         self._values, self._turn = np.linalg.eigh(grown)
+        self._growth = float(self._values[-1] - before)
 
     def _orthogonalised(self, image: torch.Tensor, known: Floats) -> float:
         """Take the basis out of `image`, first what it is known to have of it; what is left of its length, 0 if none.

@@ -131,7 +131,7 @@ def _with_atoms(nodes: Floats, weights: Floats, found: Extremes, size: int) -> t
     nodes, weights = nodes.copy(), weights.copy()
     for known in {each.value: each for each in (*found.top, *found.bottom) if each.converged}.values():
         place = int(np.abs(nodes - known.value).argmin())
-        near = abs(nodes[place] - known.value) <= max(known.bound, _SAME * found.scale)
+        near = abs(nodes[place] - known.value) <= max(known.error, _SAME * found.scale)
         if near and not simple[place] and weights[place] * size <= _CHANCE:
             simple[place] = True
             nodes[place], weights[place] = known.value, 1.0 / size

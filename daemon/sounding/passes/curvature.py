@@ -12,7 +12,7 @@ from sounding.contract import Run, Unavailable, shared_pass
 from sounding.curvature.curved import Curved, Facts
 from sounding.curvature.engines import WAYS, Matrix, Shelf, Sum, Way
 from sounding.curvature.examination import Asymmetric, Examined, examine
-from sounding.curvature.memory import Memory, chunks_of, require_room
+from sounding.curvature.memory import Memory, chunk_on, chunks_of, require_room
 from sounding.curvature.objective import Objective, Statistics, batch_norms
 from sounding.curvature.operator import Layout
 from sounding.curvature.selection import Subset, batch_size_of, chosen_parameters, subset_of
@@ -57,7 +57,8 @@ class Curvature:
         self.layout = Layout(tuple(parameters), tuple(tuple(each.shape) for each in parameters.values()))
         objective = self._objective("eval", len(subset.positions))
         self.device, self.dtype = objective.device, objective.dtype
-        self._memory = Memory(settings.memory_gb * (1 << 30), max(1, self.layout.size) * objective.dtype.itemsize)
+        vector = max(1, self.layout.size) * objective.dtype.itemsize
+        self._memory = Memory(settings.memory_gb * (1 << 30), vector, chunk_on(self.device))
         self._shelf = Shelf(self._memory.graphs)
         self._sums: dict[tuple[Matrix, Statistics], tuple[Sum, Objective]] = {}
 

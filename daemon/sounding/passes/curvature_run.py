@@ -8,8 +8,8 @@ import torch
 
 from sounding.contract import shared_pass
 from sounding.curvature.curved import Curved
-from sounding.curvature.eigenvalues import Extremes, Wanted
-from sounding.curvature.krylov import extremes, random_vector, starting_vector
+from sounding.curvature.eigenvalues import Extremes, Wanted, largest_alone
+from sounding.curvature.krylov import extremes, starting_vector, warm_start
 from sounding.curvature.objective import Statistics
 from sounding.curvature.operator import LinearOperator, difference
 from sounding.curvature.outliers import Outliers, outliers_of
@@ -24,7 +24,6 @@ Kind: TypeAlias = Literal["hessian", "ggn", "residual"]
 _KEPT = 2  # checkpoints whose eigenvectors stay in this process
 _REMEMBERED = 8  # operators, of whatever runs, whose last first eigenvector does
 _MOST_BYTES = 512 << 20
-_NOISE = 0.1
 
 
 @dataclass(frozen=True)
@@ -139,9 +138,9 @@ class CurvatureRun:
         elif last.checkpoint_id == self._whose[0]:
             start = last.start.to(operator.device)
         else:
-            start = random_vector(operator, 0).mul_(_NOISE).add_(last.vector.to(operator.device))
+            start = warm_start(last.vector, self.curvature.gradient(batch_norm, block), operator)
         room = max(2, self.curvature.room)
-        found = extremes(operator, start, Wanted(1, 0, self.settings.tolerance, self.settings.products, room))
+        found = extremes(operator, start, largest_alone(self.settings.tolerance, self.settings.products, room))
         if found.top and 2 * start.nbytes * _REMEMBERED <= _MOST_BYTES:
             _LAST[key] = _Memory(self._whose[0], start.cpu(), found.vectors(1)[0].cpu())
             while len(_LAST) > _REMEMBERED:
