@@ -15,7 +15,7 @@ from sounding import Curve, Finding, Reading, Skip
 from sounding.opening import open_checkpoint
 from sounding.passes.weights import weights
 from sounding.testing import Trial
-from sounding_plugins.weight_spectrum import weight_spectrum
+from sounding_plugins.weight_spectrum import _affordable, weight_spectrum
 
 PEER = json.loads((Path(__file__).parent / "peers" / "weightwatcher.json").read_text())["layers"]
 
@@ -135,6 +135,12 @@ def test_what_exceeds_the_budget_waits_for_its_turn(sounding_plugin: Trial):
     waiting = {skip.part for skip in found if isinstance(skip, Skip) and "later checkpoint" in skip.reason}
     assert waiting in ({"w2"}, {"w0", "w1"})
     assert set(readings(found)) == set(network) - waiting
+
+
+def test_at_every_checkpoint_other_matrices_have_their_turn():
+    costs = {"a": 1.0, "b": 1.0, "c": 5.0, "d": 1.0}
+    assert [_affordable(costs, 2.0, turn) for turn in range(4)] == [{"a", "b"}, {"c"}, {"d"}, {"a", "b"}]
+    assert _affordable(costs, 8.0, 3) == set(costs)
 
 
 def test_what_cannot_be_measured_says_so(sounding_plugin: Trial):
