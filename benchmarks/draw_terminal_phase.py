@@ -13,8 +13,8 @@ PANELS = (
     ("NC2: angles, mean |cos + 1/(C−1)|", "nc2_angle_means", False),
     ("NC2: ETF error of class means", "nc2_etf_error_means", False),
     ("NC3: ‖W/‖W‖ − M̃/‖M̃‖‖", "nc3_self_duality", False),
-    ("NC4: disagreement with nearest mean", "nc4_disagreement", False),
-    ("training error", "train_accuracy", False),
+    ("NC4: disagreement with nearest mean (fraction)", "nc4_disagreement", False),
+    ("training error (fraction)", "train_accuracy", False),
 )
 WIDTH, HEIGHT, LEFT, TOP = 300, 190, 52, 34  # of a panel's axes, and the space before and above them
 ACROSS = 3
@@ -63,7 +63,7 @@ def panel(kept: Mapping[str, Any], title: str, metric: str, logarithmic: bool) -
         yield f'<text x="-6" y="{float(y) + 4}" text-anchor="end">{value:g}</text>'
     for epoch in (0, 1, 3, 10, 30, 100, last):
         x, y = at(epoch, high).split(",")
-        yield f'<text x="{x}" y="{HEIGHT + 16}" text-anchor="middle">{epoch}</text>'
+        yield f'<text x="{x}" y="{HEIGHT + 16}" text-anchor="middle">{epoch or "epoch 0"}</text>'
     for colour, dashed, points in lines:
         style = f'fill="none" stroke="{colour}" stroke-width="1.4"' + (' stroke-dasharray="4 3"' if dashed else "")
         yield f'<polyline {style} points="{" ".join(at(*point) for point in points)}"/>'
