@@ -9,7 +9,7 @@ from rich.text import Text
 from sounding.records import Catalogue, OptionSheet, PluginSheet
 from sounding_cli.ask import Row, ask
 from sounding_cli.place import Place, place_of
-from sounding_cli.screen import Column, Json, console, note, print_json, print_rows, table_of
+from sounding_cli.screen import Column, Json, console, fits, note, print_json, print_rows, table_of
 
 _PLUGINS = (
     Column("name", "plugin", style="bold"),
@@ -27,6 +27,10 @@ _METRICS = (
     Column("last_step", "to step", align="right"),
     Column("meaning", gives_way=True),
 )
+# Where there is no room for a column of words they stand below the name.
+_PLUGINS_NARROW = (Column("described", "plugin", gives_way=True), Column("over"), Column("cost"), Column("recipe"))
+_METRICS_NARROW = (Column("described", "metric", gives_way=True), Column("unit"), Column("readings", align="right"))
+_WORDS = 40  # columns that words need
 _COUNTS = """
     SELECT plugin, metric, any_value(unit) AS unit, count(*) AS readings, count(DISTINCT (store, run)) AS runs,
         max(step) AS last_step
@@ -43,7 +47,8 @@ def plugins(ctx: typer.Context, as_json: Json = False) -> None:
         ]
         print_json({"plugins": [_plain(sheet) for sheet in sheets], "refused": refused})
         return
-    console().print(table_of([_row(sheet) for sheet in sheets], _PLUGINS))
+    rows = [_row(sheet) for sheet in sheets]
+    console().print(table_of(rows, _fitting(rows, _PLUGINS, _PLUGINS_NARROW)))
     for refusal in found.refusals:
         text = Text.assemble(("✗ ", "red"), (refusal.name, "bold"), f" ({refusal.origin}): {refusal.reason}")
         console().print(text, soft_wrap=True)
@@ -56,9 +61,20 @@ def metrics(ctx: typer.Context, as_json: Json = False) -> None:
     has_config = place.settings_if_any() is not None
     counted = {(row["plugin"], row["metric"]): row for row in (ask(place.results, _COUNTS) if has_config else [])}
     rows = [_metric_row(plugin, metric, declared, counted) for plugin, metric in sorted({*declared, *counted}, key=str)]
-    print_rows(rows, _METRICS, as_json=as_json, empty="no plugin declares a metric; `sounding plugins` says why")
+    rows = [{**row, "described": f"{row['name']}\n{row['meaning']}\n"} for row in rows] if not as_json else rows
+    print_rows(
+        rows,
+        _fitting(rows, _METRICS, _METRICS_NARROW),
+        as_json=as_json,
+        empty="no plugin declares a metric; `sounding plugins` says why",
+    )
     if not as_json and not counted:
         note("no readings yet: `sounding watch` measures")
+
+
+def _fitting(rows: Sequence[Row], wide: Sequence[Column], narrow: Sequence[Column]) -> Sequence[Column]:
+    """The wide columns, the last of which is words, if that leaves room for them."""
+    return wide if fits(console(), table_of(rows, wide[:-1]), beside=_WORDS) else narrow
 
 
 def _catalogue(place: Place) -> Catalogue:
@@ -99,7 +115,8 @@ def _row(sheet: PluginSheet) -> Row:
         "over": sheet.over if sheet.against is None else f"{sheet.over} ({sheet.against})",
         "cost": sheet.cost,
         "recipe": "needed" if sheet.needs_recipe else "",
-        "summary": "\n".join((sheet.summary, *_options(sheet.options))),
+        "summary": (told := "\n".join((sheet.summary, *_options(sheet.options)))),
+        "described": f"{sheet.name}\n{told}\n",
     }
 
 

@@ -53,10 +53,10 @@ def console(*, stream: TextIO | None = None) -> Console:
     )
 
 
-def fits(out: Console, table: Table) -> bool:
-    """Whether a table is no wider than the screen, with nothing cut off or wrapped."""
+def fits(out: Console, table: Table, beside: int = 0) -> bool:
+    """Whether a table is no wider than the screen less `beside` columns, with nothing cut off or wrapped."""
     unbounded = out.options.update(max_width=_UNBOUNDED)  # otherwise everything is told to be as wide as the screen
-    return out.measure(table, options=unbounded).maximum <= out.width
+    return out.measure(table, options=unbounded).maximum <= out.width - beside
 
 
 def say(*texts: str, style: str = "") -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 from cli.lab import LOSS, NORM, Lab
+from rich.console import Console
 
 from sounding.records import Catalogue, Refusal, State
 
@@ -61,6 +62,17 @@ def test_metrics_counts_readings_and_keeps_units_and_meanings(lab: Lab) -> None:
     assert (loss["name"], loss["unit"], loss["readings"], loss["runs"]) == ("loss.loss", "nat", 9, 2)
     assert (norm["readings"], norm["last_step"], norm["meaning"], norm["source"]) == (12, 300, "norm", "definition")
     assert "mean loss" in lab.run("metrics")
+
+
+@pytest.mark.usefixtures("catalogue")
+@pytest.mark.parametrize("command", ["metrics", "plugins"])
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_words_have_room_on_every_screen(lab: Lab, monkeypatch: pytest.MonkeyPatch, command: str, width: int) -> None:
+    monkeypatch.setattr("sounding_cli.screen.Console", lambda **settings: Console(**{**settings, "width": width}))
+    lines = lab.run(command).splitlines()
+    assert max(map(len, lines[:6])) <= width
+    text = "\n".join(lines)
+    assert "mean loss" in text if command == "metrics" else "What weight_norm is." in text
 
 
 @pytest.mark.usefixtures("catalogue")
