@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sounding.asking.notebook import Soundings
-    from sounding.contract import Accumulator, Metric, Run, Unavailable, accumulator, plugin, shared_pass
+    from sounding.contract import Accumulator, Mergeable, Metric, Run, Unavailable, accumulator, plugin, shared_pass
     from sounding.errors import SoundingError
     from sounding.records import Checkpoint, Curve, Finding, Reading, Skip
     from sounding.tap import Tap
@@ -16,6 +16,7 @@ __all__ = [
     "Checkpoint",
     "Curve",
     "Finding",
+    "Mergeable",
     "Metric",
     "Reading",
     "Run",
@@ -31,7 +32,16 @@ __all__ = [
 __version__ = "0.1.0"
 
 _PLACES = {
-    "sounding.contract": ("Accumulator", "Metric", "Run", "Unavailable", "accumulator", "plugin", "shared_pass"),
+    "sounding.contract": (
+        "Accumulator",
+        "Mergeable",
+        "Metric",
+        "Run",
+        "Unavailable",
+        "accumulator",
+        "plugin",
+        "shared_pass",
+    ),
     "sounding.errors": ("SoundingError",),
     "sounding.records": ("Checkpoint", "Curve", "Finding", "Reading", "Skip"),
     "sounding.tap": ("Tap",),

@@ -16,7 +16,7 @@ Decorated functions stay callable as they are, so a test calls them with values 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, ParamSpec, Protocol, TypeVar, get_type_hints
+from typing import Generic, Literal, ParamSpec, Protocol, Self, TypeVar, get_type_hints
 
 from sounding.errors import SoundingError
 from sounding.records import Against, Cost, Finding, MetricSheet, Over
@@ -66,6 +66,17 @@ class Accumulator(Protocol[B_contra, T_co]):
     def result(self) -> T_co:
         """What was accumulated; called once, after the last batch."""
         ...
+
+
+class Mergeable(Accumulator[B_contra, T_co], Protocol[B_contra, T_co]):
+    """An accumulator that can be filled in parts: every bundled one is, and those of authors may be.
+
+    Parts are made alike and take in other batches of the same probe, in any order. Merged they give the result of one
+    that took in all of them; sums may differ in the order in which they were made.
+    """
+
+    def merge(self, other: Self) -> None:
+        """Take in what `other` has taken in; that one is not to be used afterwards."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from operator import itemgetter
+from typing import NamedTuple, Self
 
 import torch
 
@@ -39,29 +40,42 @@ class _Sums:
 
     def __init__(self, prefix: int) -> None:
         self._prefix = prefix
-        self.angles = LayerAngles()
+        self._intra: list[tuple[int, float]] = []  # with each sequence's place in its split
+        self._inter: list[tuple[int, float]] = []
         self._total: torch.Tensor | None = None
         self._own = 0.0  # Σ over sequences of the squared length of its sum
         self._tokens, self._pairs = 0, 0
 
-    def take(self, states: torch.Tensor, counted: torch.Tensor) -> None:
-        """States [sequences, positions, d], and which of the positions [sequences, positions] count."""
+    def take(self, states: torch.Tensor, counted: torch.Tensor, start: int = 0) -> None:
+        """States [sequences, positions, d], which of the positions [sequences, positions] count; the first's place."""
         step = max(1, _AT_ONCE // max(1, states[0].numel()))
         for some, mask in zip(torch.split(states, step), torch.split(counted, step), strict=True):
-            self._take(some, mask)
+            self._take(some, mask, start)
+            start += len(some)
 
-    def _take(self, states: torch.Tensor, counted: torch.Tensor) -> None:
+    def merge(self, other: "_Sums") -> None:
+        self._intra += other._intra
+        self._inter += other._inter
+        self._own += other._own
+        self._tokens += other._tokens
+        self._pairs += other._pairs
+        if other._total is not None:
+            self._total = other._total if self._total is None else self._total + other._total
+
+    def _take(self, states: torch.Tensor, counted: torch.Tensor, start: int) -> None:
         units = _units(states, counted)
         opening, own = units.sums(slice(self._prefix)), units.sums(slice(self._prefix, None))
         lengths, products = (torch.linalg.vecdot(own, each).tolist() for each in (own, opening))
         firsts, counts = (
             units.kept[:, part].sum(1).tolist() for part in (slice(self._prefix), slice(self._prefix, None))
         )
-        for length, product, first, count in zip(lengths, products, firsts, counts, strict=True):
+        for place, (length, product, first, count) in enumerate(
+            zip(lengths, products, firsts, counts, strict=True), start
+        ):
             if count > 1:
-                self.angles.intra.append((length - count) / (count * (count - 1)))
+                self._intra.append((place, (length - count) / (count * (count - 1))))
             if count and first:
-                self.angles.inter.append(product / (count * first))
+                self._inter.append((place, product / (count * first)))
             self._own += length
             self._tokens += count
             self._pairs += count * count
@@ -71,9 +85,10 @@ class _Sums:
     def result(self) -> LayerAngles:
         """With what sequences have in common."""
         pairs = self._tokens**2 - self._pairs
+        across = None
         if self._total is not None and pairs:
-            self.angles.across = (float(self._total @ self._total) - self._own) / pairs
-        return self.angles
+            across = (float(self._total @ self._total) - self._own) / pairs
+        return LayerAngles(_in_order(self._intra), _in_order(self._inter), across)
 
 
 class AnglesAccumulator:
@@ -95,7 +110,15 @@ class AnglesAccumulator:
                     continue
                 counted = _counted(batch, states)
                 sums = split.setdefault(name, _Sums(self._prefix))
-                sums.take(states, counted)
+                sums.take(states, counted, batch.start)
+
+    def merge(self, other: Self) -> None:
+        """Take in another one's sequences, and add its sums."""
+        self._missing.update(other._missing)
+        for name, layers in other._sums.items():
+            split = self._sums.setdefault(name, {})
+            for layer, sums in layers.items():
+                split.setdefault(layer, _Sums(self._prefix)).merge(sums)
 
     def result(self) -> Angles:
         """Everything."""
@@ -115,6 +138,10 @@ class _Units(NamedTuple):
     def sums(self, part: slice) -> torch.Tensor:
         """The sum of the unit vectors of some positions, by sequence."""
         return torch.einsum("np,npd->nd", self.scales[:, part], self.states[:, part])
+
+
+def _in_order(values: list[tuple[int, float]]) -> list[float]:
+    return [value for _, value in sorted(values, key=itemgetter(0))]
 
 
 def _units(states: torch.Tensor, counted: torch.Tensor) -> _Units:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -43,11 +44,16 @@ class AttentionStatisticsAccumulator:
         split = self._splits.setdefault(batch.split, {})
         for name, call in tapped.items():
             found = extremes_of(call)
-            if found is None:
-                continue
-            known = split.get(name, found)
-            highest, lowest = torch.maximum(known.highest, found.highest), torch.minimum(known.lowest, found.lowest)
-            split[name] = LayerLogits(highest, lowest)
+            if found is not None:
+                split[name] = _widened(split.get(name, found), found)
+
+    def merge(self, other: Self) -> None:
+        """Take in another one's extremes."""
+        self._missing.update(other._missing)
+        for name, layers in other._splits.items():
+            split = self._splits.setdefault(name, {})
+            for layer, found in layers.items():
+                split[layer] = _widened(split.get(layer, found), found)
 
     def result(self) -> AttentionStatistics:
         """Everything."""
@@ -65,6 +71,10 @@ def extremes_of(call: AttentionCall) -> LayerLogits | None:
     if bool((top == -torch.inf).all()):
         return None
     return LayerLogits(top.cpu().double(), bottom.cpu().double())
+
+
+def _widened(known: LayerLogits, found: LayerLogits) -> LayerLogits:
+    return LayerLogits(torch.maximum(known.highest, found.highest), torch.minimum(known.lowest, found.lowest))
 
 
 def _parts(call: AttentionCall) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

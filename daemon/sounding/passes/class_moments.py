@@ -1,13 +1,13 @@
 """The pass `class_moments`: means and scatter, by class, of the features that enter the head."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 
 from sounding.batch import Batch
 from sounding.contract import Run, accumulator
-from sounding.geometry.class_moments import ClassMomentsState
+from sounding.geometry.class_moments import BUFFER, ClassMomentsState
 from sounding.geometry.moments import ClassMoments
 from sounding.geometry.nearest import Share, nearest
 from sounding.keyed import Keyed
@@ -42,41 +42,69 @@ class Rows(NamedTuple):
 
 
 class ClassMomentsAccumulator:
-    """Fills a state for every split; the train split's means are settled when the next one begins."""
+    """Fills a state for every split; decisions about the others are compared with the train split's means."""
 
     def __init__(self, head: Head, probe: Probe, least_tokens: int) -> None:
         self._head = head
         self._tokens = probe.unit == "token"
         self._least = least_tokens
         self._states: dict[str, _Split] = {}
+        self._train: SplitMoments | None = None  # of what is known by now
 
     def update(self, batch: Batch) -> None:
         """Take in one batch."""
         rows = rows_of(batch, batch.taps["features"].only, self._head)
-        if batch.split not in self._states:
-            train = self._states.get(TRAIN)
-            means = None if train is None or not train.any else self._finished(train).moments
-            own = batch.split == TRAIN and not self._tokens  # of tokens there may be too many classes
-            self._states[batch.split] = _Split(means, own)
-        self._states[batch.split].add(rows)
+        state = self._state(batch.split)
+        state.add(rows)
+        if state.others.nbytes > BUFFER:
+            state.others.settle(self._means())
+
+    def merge(self, other: Self) -> None:
+        """Add another one's sums, and the rows that it keeps.
+
+        Where there were more decisions than are kept, those compared with means that are not the final ones are only
+        bounded.
+        """
+        for name, state in other._states.items():
+            self._state(name).merge(state)
 
     def result(self) -> FeatureMoments:
         """Everything, by split."""
-        return FeatureMoments({name: self._finished(state) for name, state in self._states.items() if state.any})
+        means = self._means()
+        return FeatureMoments({name: self._finished(name, means) for name, state in self._states.items() if state.any})
 
-    def _finished(self, split: "_Split") -> SplitMoments:
+    def _state(self, split: str) -> "_Split":
+        """A split's, which is about to change."""
+        if split == TRAIN:
+            self._train = None
+        if split not in self._states:
+            own = split == TRAIN and not self._tokens  # of tokens there may be too many classes
+            self._states[split] = _Split(own, split != TRAIN)
+        return self._states[split]
+
+    def _means(self) -> ClassMoments | None:
+        if TRAIN not in self._states or not self._states[TRAIN].any:
+            return None
+        self._train = self._finished(TRAIN, None)
+        return self._train.moments
+
+    def _finished(self, name: str, means: ClassMoments | None) -> SplitMoments:
+        if name == TRAIN and self._train is not None:
+            return self._train
+        split = self._states[name]
         moments = split.moments()
         kept = moments.of_at_least(self._least) if self._tokens and split.labelled else moments
         dropped = len(moments.classes) - len(kept.classes)
-        return SplitMoments(kept, split.labelled, self._tokens, dropped, split.disagreement(moments))
+        share = moments.disagreement if split.own else split.others.share(means)
+        return SplitMoments(kept, split.labelled, self._tokens, dropped, share)
 
 
 class _Split:
-    def __init__(self, train: ClassMoments | None, own: bool) -> None:
-        self._own = own  # decisions are compared with the split's own means
+    def __init__(self, own: bool, other: bool) -> None:
+        self.own = own  # decisions are compared with the split's own means
+        self._other = other  # or with those of the train split
         self._state = ClassMomentsState()
-        self._train = train
-        self._compared = self._differing = 0
+        self.others = _Decisions()
         self.labelled = True
         self.any = False
 
@@ -86,21 +114,69 @@ class _Split:
         classes = rows.classes
         if classes is None:
             classes = torch.zeros(len(rows.features), dtype=torch.int64, device=rows.features.device)
-        self._state.update(rows.features, classes, rows.decisions if self._own else None)
-        if self._train is not None and rows.decisions is not None and len(self._train.classes):
-            near = self._train.classes[nearest(rows.features, self._train.means)]
-            self._differing += int((near != rows.decisions).sum())
-            self._compared += len(near)
+        self._state.update(rows.features, classes, rows.decisions if self.own else None)
+        if self._other and rows.decisions is not None:
+            self.others.put(rows.features, rows.decisions)
+
+    def merge(self, other: "_Split") -> None:
+        self.any = self.any or other.any
+        self.labelled = self.labelled and other.labelled
+        self._state.merge(other._state)
+        self.others.merge(other.others)
 
     def moments(self) -> ClassMoments:
         found = self._state.result()
         assert found is not None, "asked of splits that had features"
         return found
 
-    def disagreement(self, moments: ClassMoments) -> Share | None:
-        if self._own:
-            return moments.disagreement
-        return Share(*(self._differing / self._compared,) * 3) if self._compared else None
+
+class _Compared(NamedTuple):
+    """How many decisions differ from the nearest of means of so many examples."""
+
+    examples: int
+    differing: int
+    decisions: int
+
+
+class _Decisions:
+    """Decisions and their features, until the means are known that they are to be compared with."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._compared: list[_Compared] = []
+        self.nbytes = 0
+
+    def put(self, features: torch.Tensor, decisions: torch.Tensor) -> None:
+        self._waiting.append((features, decisions))
+        self.nbytes += features.nbytes + decisions.nbytes
+
+    def merge(self, other: "_Decisions") -> None:
+        self._waiting += other._waiting
+        self._compared += other._compared
+        self.nbytes += other.nbytes
+
+    def settle(self, means: ClassMoments | None) -> None:
+        """Compare what waits, and let go of it; without any means all that is known is its number."""
+        for features, decisions in self._waiting:
+            if means is None or not len(means.classes):
+                self._compared.append(_Compared(0, 0, len(decisions)))
+                continue
+            differing = int((means.classes[nearest(features, means.means)] != decisions).sum())
+            self._compared.append(_Compared(means.examples, differing, len(decisions)))
+        self._waiting, self.nbytes = [], 0
+
+    def share(self, means: ClassMoments | None) -> Share | None:
+        """Of all of them; certain are those that were compared with these means, which grow by examples only."""
+        self.settle(means)
+        guessed = [each for each in self._compared if each.examples]
+        count, compared = (sum(each.decisions for each in some) for some in (self._compared, guessed))
+        if means is None or not compared:
+            return None
+        sure = [each for each in guessed if each.examples == means.examples]
+        differing = sum(each.differing for each in sure)
+        agreeing = sum(each.decisions for each in sure) - differing
+        value = sum(each.differing for each in guessed) / compared
+        return Share(value, differing / count, (count - agreeing) / count)
 
 
 def rows_of(batch: Batch, features: torch.Tensor, head: Head) -> Rows:

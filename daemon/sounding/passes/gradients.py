@@ -1,6 +1,7 @@
 """The pass `gradients`: the gradient of the mean loss over the probe's train split."""
 
 from collections.abc import Mapping
+from typing import Self
 
 import torch
 
@@ -42,11 +43,14 @@ class GradientsAccumulator:
             self._names[name] = None
             if gradient is None:
                 continue
-            exact = gradient.to(accumulating(gradient.device))
-            if name in self._sums:
-                self._sums[name] += exact
-            else:
-                self._sums[name] = exact.clone()
+            self._add(name, gradient.to(accumulating(gradient.device)))
+
+    def merge(self, other: Self) -> None:
+        """Add another one's sums."""
+        self._weight += other._weight
+        self._names.update(other._names)
+        for name, total in other._sums.items():
+            self._add(name, total)
 
     def result(self) -> Gradients:
         """The gradient of the mean loss."""
@@ -54,6 +58,12 @@ class GradientsAccumulator:
             raise SoundingError("every loss weight in the probe's train split is zero, so there is no mean loss.")
         means = {name: self._sums[name] / self._weight for name in self._names if name in self._sums}
         return Gradients(means, tuple(name for name in self._names if name not in self._sums))
+
+    def _add(self, name: str, exact: torch.Tensor) -> None:
+        if name in self._sums:
+            self._sums[name] += exact
+        else:
+            self._sums[name] = exact.clone()
 
 
 @accumulator(version=1, gradients=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
@@ -43,6 +44,18 @@ class LayerMomentsAccumulator:
             if name not in states:
                 states[name] = ClassMomentsState(BUFFER // len(seen))
             states[name].update(rows, self._classes(batch, rows))
+
+    def merge(self, other: Self) -> None:
+        """Add another one's sums, and the rows that it keeps."""
+        self._missing.update(other._missing)
+        self._labelled = self._labelled and other._labelled
+        for split, theirs in other._states.items():
+            states = self._states.setdefault(split, {})
+            for name, state in theirs.items():
+                if name in states:
+                    states[name].merge(state)
+                else:
+                    states[name] = state
 
     def result(self) -> LayerMoments:
         """Everything, by split and layer."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -41,7 +42,12 @@ class LogitStatisticsAccumulator:
         fits = isinstance(outputs, torch.Tensor) and isinstance(targets, torch.Tensor) and is_integral(targets)
         if not fits or outputs.ndim < 2 or outputs.shape[:-1] != batch.weights.shape or not outputs.is_floating_point():
             raise Unavailable("outputs are no logits of classes: one row for every integer target")
-        self._splits.setdefault(batch.split, _Running()).fill(outputs, batch.weights)
+        self._splits.setdefault(batch.split, _Running()).fill(batch.start, outputs, batch.weights)
+
+    def merge(self, other: Self) -> None:
+        """Take in another one's examples and extremes."""
+        for name, running in other._splits.items():
+            self._splits.setdefault(name, _Running()).merge(running)
 
     def result(self) -> LogitStatistics:
         """Everything, by split."""
@@ -50,35 +56,41 @@ class LogitStatisticsAccumulator:
 
 class _Running:
     def __init__(self) -> None:
-        self._sums: list[torch.Tensor] = []  # [examples, 3]: of log Z, of its square, of the weights
+        self._sums: dict[int, torch.Tensor] = {}  # by first example; [examples, 3]: of log Z, its square, the weights
         self._extremes = [-math.inf, -math.inf, math.inf]
 
-    def fill(self, outputs: torch.Tensor, weights: torch.Tensor) -> None:
+    def fill(self, start: int, outputs: torch.Tensor, weights: torch.Tensor) -> None:
         flat = outputs.reshape(-1, outputs.shape[-1])
         counted = weights.reshape(-1) != 0
         logs = torch.zeros(len(flat), dtype=torch.float64)
-        for start in range(0, len(flat), _ROWS):
-            here = counted[start : start + _ROWS]
-            rows = flat[start : start + _ROWS]
+        for first in range(0, len(flat), _ROWS):
+            here = counted[first : first + _ROWS]
+            rows = flat[first : first + _ROWS]
             if not here.any():
                 continue
             rows = rows[here] if rows.dtype == torch.float64 else rows[here].float()
             found = torch.logsumexp(rows, dim=1).cpu().double()
-            logs[start : start + _ROWS][here.cpu()] = found
+            logs[first : first + _ROWS][here.cpu()] = found
             bounds = torch.aminmax(rows)
-            highs = (float(found.max()), float(bounds.max))
-            self._extremes[:2] = [_larger(old, new) for old, new in zip(self._extremes, highs, strict=False)]
-            self._extremes[2] = -_larger(-self._extremes[2], -float(bounds.min))
+            self._widen(float(found.max()), float(bounds.max), float(bounds.min))
         weighing = weights.cpu().double().reshape(len(weights), -1)
         logs = logs.reshape(weighing.shape)
         sums = [(weighing * logs).sum(1), (weighing * logs**2).sum(1), weighing.sum(1)]
-        self._sums.append(torch.stack(sums, dim=1))
+        self._sums[start] = torch.stack(sums, dim=1)
+
+    def merge(self, other: "_Running") -> None:
+        self._sums.update(other._sums)
+        self._widen(*other._extremes)
 
     def finish(self) -> SplitLogits:
-        log_z, squares, weights = torch.cat(self._sums).unbind(1)
+        log_z, squares, weights = torch.cat([self._sums[start] for start in sorted(self._sums)]).unbind(1)
         shares = torch.where(weights != 0, weights, 1.0)
         means = [weighted_mean(each / shares, weights) for each in (log_z, squares)]
         return SplitLogits(means[0], means[1], *self._extremes)
+
+    def _widen(self, log_z: float, highest: float, lowest: float) -> None:
+        known = self._extremes
+        self._extremes = [_larger(known[0], log_z), _larger(known[1], highest), -_larger(-known[2], -lowest)]
 
 
 def _larger(old: float, new: float) -> float:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -75,6 +75,14 @@ class PredictionsAccumulator:
             self._rows[batch.split] = _Rows(self._probe.splits[batch.split].size)
         self._rows[batch.split].fill(batch)
 
+    def merge(self, other: Self) -> None:
+        """Take in the rows that another one has filled."""
+        for name, rows in other._rows.items():
+            if name in self._rows:
+                self._rows[name].merge(rows)
+            else:
+                self._rows[name] = rows
+
     def result(self) -> Predictions:
         """Everything, by split."""
         return Predictions({name: rows.finish(self._probe, name) for name, rows in self._rows.items()})
@@ -82,6 +90,7 @@ class PredictionsAccumulator:
 
 class _Rows:
     def __init__(self, size: int) -> None:
+        self._filled = torch.zeros(size, dtype=torch.bool)
         self.losses = torch.full((size,), math.nan, dtype=torch.float64)
         self.weights = torch.zeros(size, dtype=torch.float64)
         self.correct: torch.Tensor | None = torch.zeros(size, dtype=torch.float64)
@@ -90,6 +99,7 @@ class _Rows:
     def fill(self, batch: Batch) -> None:
         rows = slice(batch.start, batch.start + batch.size)
         losses, weights = batch.losses.cpu(), batch.weights.cpu()
+        self._filled[rows] = True
         self.losses[rows] = _by_example(losses, weights)
         self.weights[rows] = weights.reshape(batch.size, -1).sum(1)
         guesses = classes(batch)
@@ -102,6 +112,19 @@ class _Rows:
             self.predicted = None
         elif self.predicted is not None:
             self.predicted[rows] = guesses.cpu()
+
+    def merge(self, other: "_Rows") -> None:
+        rows = other._filled
+        self._filled |= rows
+        self.losses[rows], self.weights[rows] = other.losses[rows], other.weights[rows]
+        if self.correct is not None and other.correct is not None:
+            self.correct[rows] = other.correct[rows]
+        else:
+            self.correct = None
+        if self.predicted is not None and other.predicted is not None:
+            self.predicted[rows] = other.predicted[rows]
+        else:
+            self.predicted = None
 
     def finish(self, probe: Probe, name: str) -> SplitPredictions:
         groups, flags = probe.groups_of(name), probe.flags_of(name)

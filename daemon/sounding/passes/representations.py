@@ -1,7 +1,7 @@
 """The pass `representations`: what layers make of a fixed sample of the probe, to be compared by example."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -53,6 +53,7 @@ class RepresentationsAccumulator:
         self._probe = probe
         self._positions = torch.tensor(chosen(probe.splits[self._split].size, examples))
         self._layers: dict[str, torch.Tensor] = {}
+        self._filled: dict[str, torch.Tensor] = {}  # which of a layer's rows are there
         self._missing: dict[str, str] = {}
 
     def update(self, batch: Batch) -> None:
@@ -68,8 +69,22 @@ class RepresentationsAccumulator:
             for name, tensor in tapped.items():
                 self._keep(HEAD if wish == HEAD else name, tensor, inside, first)
 
+    def merge(self, other: Self) -> None:
+        """Take in the rows that another one has filled."""
+        self._missing.update(other._missing)
+        for name, rows in other._layers.items():
+            if name in self._layers:
+                filled = other._filled[name]
+                self._layers[name][filled] = rows[filled]
+                self._filled[name] |= filled
+            else:
+                self._layers[name], self._filled[name] = rows, other._filled[name]
+
     def result(self) -> Representations:
         """The layers that were seen of every chosen example."""
+        for name, filled in self._filled.items():
+            if not filled.all():
+                self._missing.setdefault(name, "it runs for some examples only")
         whole = {name: each for name, each in self._layers.items() if name not in self._missing}
         if not whole:
             name, reason = next(iter(self._missing.items()), ("layers", "none are asked for"))
@@ -82,11 +97,11 @@ class RepresentationsAccumulator:
             self._missing[name] = f"it is of shape {tuple(tensor.shape)}, and no vector per example: set `reduce`"
             return
         if name not in self._layers:
-            if first:
-                self._missing[name] = "it runs for some examples only"
-                return
+            self._filled[name] = torch.zeros(len(self._positions), dtype=torch.bool)
             self._layers[name] = torch.full((len(self._positions), tensor.shape[1]), torch.nan)
-        self._layers[name][first : first + len(inside)] = tensor[inside.to(tensor.device)].float().cpu()
+        rows = slice(first, first + len(inside))
+        self._layers[name][rows] = tensor[inside.to(tensor.device)].float().cpu()
+        self._filled[name][rows] = True
 
 
 def _taps(*, layers: tuple[str, ...], reduce: Reduce, split: str, examples: int) -> Mapping[str, Tap]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -25,23 +26,30 @@ class TokenRanksAccumulator:
     def __init__(self, sequences: int, stride: int) -> None:
         self._sequences = sequences
         self._stride = stride
-        self._found: dict[str, list[torch.Tensor]] = {}
+        self._found: dict[str, dict[int, torch.Tensor]] = {}  # by split and the sequence's place in it
 
     def update(self, batch: Batch) -> None:
         """Take in one batch."""
         states = next(iter(batch.taps["features"].values()), None)
         if states is None or states.ndim != 3:
             return
-        found = self._found.setdefault(batch.split, [])
+        found = self._found.setdefault(batch.split, {})
         counted = batch.weights != 0 if batch.weights.shape == states.shape[:2] else None
-        for row, sequence in enumerate(states[: self._sequences - len(found)]):
+        for row, sequence in enumerate(states[: max(0, self._sequences - batch.start)]):
             kept = sequence if counted is None else sequence[: _length(counted[row])]
             kept = kept.cpu() if kept.device.type == "mps" else kept  # which has no float64
-            found.append(prefix_ranks(kept[None], self._stride)[1][0].cpu())
+            found[batch.start + row] = prefix_ranks(kept[None], self._stride)[1][0].cpu()
+
+    def merge(self, other: Self) -> None:
+        """Take in another one's sequences."""
+        for split, found in other._found.items():
+            self._found.setdefault(split, {}).update(found)
 
     def result(self) -> TokenRanks:
         """Everything, by split."""
-        return TokenRanks(self._stride, {name: tuple(found) for name, found in self._found.items()})
+        return TokenRanks(
+            self._stride, {name: tuple(found[place] for place in sorted(found)) for name, found in self._found.items()}
+        )
 
 
 def _length(counted: torch.Tensor) -> int:
