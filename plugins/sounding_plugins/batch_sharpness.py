@@ -5,11 +5,10 @@ from itertools import islice
 
 import numpy as np
 
-from sounding import Checkpoint, Finding, Metric, Reading, Skip, Unavailable, plugin
+from sounding import Checkpoint, Finding, Metric, Reading, Skip, plugin
 from sounding.curvature.batches import MiniBatch
 from sounding.estimates import Estimate, mean_of
-from sounding.passes import Around, Opened, Weights, rates_of
-from sounding.passes.optimizer import optimizer
+from sounding.passes import Around, StoredOptimizer, rates_of
 from sounding.records import Quality
 
 _SOURCE = "Andreyev and Beneventano 2024, arXiv:2412.20553"
@@ -30,7 +29,7 @@ _SOURCE = "Andreyev and Beneventano 2024, arXiv:2412.20553"
     ],
 )  # fmt: skip
 def batch_sharpness(
-    surroundings: Around, opened: Opened, weights: Weights, checkpoint: Checkpoint, *, draws: int = 32
+    surroundings: Around, stored_optimizer: StoredOptimizer, checkpoint: Checkpoint, *, draws: int = 32
 ) -> Iterator[Finding]:
     """Curvature along the gradient in batches of the training size, BatchNorm normalising by each as in training."""
     size = surroundings.batch_size
@@ -53,15 +52,14 @@ def batch_sharpness(
     yield Reading("batch_sharpness_ratio", ratio, split="train", stderr=spread)
     yield Reading("batch_size", size)
     yield Reading("batches", len(pairs))
-    yield from _stability(mean, opened, weights, checkpoint)
+    yield from _stability(mean, stored_optimizer, checkpoint)
 
 
-def _stability(mean: Estimate, opened: Opened, weights: Weights, checkpoint: Checkpoint) -> Iterator[Finding]:
-    try:
-        groups = optimizer(opened, weights).groups
-    except Unavailable as reason:
-        yield Skip(f"stability_ratio: {reason}")
+def _stability(mean: Estimate, stored: StoredOptimizer, checkpoint: Checkpoint) -> Iterator[Finding]:
+    if stored.found is None:
+        yield Skip(f"stability_ratio: {stored.reason}")
         return
+    groups = stored.found.groups
     rates = rates_of(groups, checkpoint.progress)
     rate = rates.values[0] if len(set(rates.values)) == 1 else None
     if rate is None or any(group.kind != "sgd" or group.number("momentum") for group in groups):
