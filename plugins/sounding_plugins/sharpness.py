@@ -18,7 +18,7 @@ _NOT_FINITE = "a product with it is NaN or infinite"
 
 
 @plugin(
-    version=1,
+    version=2,
     cost="curvature",
     metrics=[
         Metric("lambda_max", "loss/weight²", "largest eigenvalue, not largest magnitude; part: of a block", _LANCZOS),

@@ -1,4 +1,4 @@
-"""Curvature with what the stored optimizer adds: Adam's diagonal beside Adam's own updates, and weight decay."""
+"""Curvature with what the stored optimizer adds: diagonals beside torch's own updates, and weight decay."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from curvature.nets import whole
 from torch import nn
 
 from sounding import Finding, Metric, Reading, Unavailable, plugin
-from sounding.curvature.preconditioned import adam_preconditioner
+from sounding.curvature.preconditioned import adam_preconditioner, rmsprop_preconditioner
 from sounding.passes import Curvature, Group, Optimizer
 from sounding.passes.preconditioner import StoredOptimizer, coupled_decay, inverse_roots
 from sounding.probe import Probe
@@ -56,6 +56,50 @@ def test_the_diagonal_is_what_adam_divides_by(amsgrad):
         moment = state["max_exp_avg_sq" if amsgrad else "exp_avg_sq"]
         diagonal = adam_preconditioner(moment, step, (0.8, 0.97), 1e-3)
         torch.testing.assert_close(before - 0.1 * state["exp_avg"] / diagonal, weight.detach(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_the_diagonal_is_what_rmsprop_divides_by(centered, momentum):
+    weight = torch.randn(7, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.RMSprop([weight], lr=0.1, alpha=0.8, eps=1e-3, momentum=momentum, centered=centered)
+    kept = torch.zeros(7, dtype=torch.float64)
+    for step in range(1, 5):
+        before = weight.detach().clone()
+        weight.grad = torch.randn(7, dtype=torch.float64) / step
+        optimizer.step()
+        state = optimizer.state[weight]
+        diagonal = rmsprop_preconditioner(state["square_avg"], state.get("grad_avg"), 1e-3)
+        kept = momentum * kept + weight.grad / diagonal
+        torch.testing.assert_close(before - 0.1 * kept, weight.detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_timms_rmsprop_adds_epsilon_under_the_root():
+    settings = {"lr": 0.1, "alpha": 0.9, "eps": 0.5, "centered": True}
+    state = {"square_avg": torch.tensor([1.0, 4.0]), "grad_avg": torch.tensor([0.5, -1.5])}
+    for added, diagonal in (({}, [0.75**0.5 + 0.5, 1.75**0.5 + 0.5]), ({"lr_in_momentum": True}, [1.25**0.5, 1.5])):
+        roots = inverse_roots(stored("rmsprop", {**settings, **added}, state), ["w"])["w"]
+        assert roots.tolist() == pytest.approx([each**-0.5 for each in diagonal], rel=1e-12)
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_preconditioned_by_rmsprop_as_stored(sounding_plugin, centered):
+    module, checkpoint = trained(
+        lambda module: torch.optim.RMSprop(
+            [{"params": module[0].parameters(), "lr": 0.02}, {"params": module[2].parameters(), "lr": 0.01}],
+            momentum=0.5, centered=centered, weight_decay=0.1,
+        )
+    )  # fmt: skip
+    readings = sounding_plugin(curved, model=module, probe=PROBE, checkpoint=checkpoint)
+    states = checkpoint["optimizer"]["state"].values()
+    variances = [each["square_avg"].double() - (each["grad_avg"].double() ** 2 if centered else 0.0) for each in states]
+    shares = [1.0, 1.0, 2.0, 2.0]
+    diagonal = torch.cat([s * (v.sqrt() + 1e-8).reshape(-1) for s, v in zip(shares, variances, strict=True)])
+    decayed = SHOWN["hessian"].double() + 0.1 * torch.eye(len(diagonal), dtype=torch.float64)
+    expected = decayed / diagonal.sqrt() / diagonal.sqrt()[:, None]
+    torch.testing.assert_close(SHOWN["preconditioned"].double(), expected, rtol=1e-5, atol=1e-3)
+    largest = torch.linalg.eigvals(decayed / diagonal[:, None]).real.max()
+    assert readings[0].value == pytest.approx(float(largest), rel=1e-5)
 
 
 def test_preconditioned_as_stored(sounding_plugin):
@@ -106,11 +150,16 @@ ADAM = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8}
         ("sgd", {"lr": 0.1}, {}, "it is trained by sgd"),
         ("adam", ADAM, {"step": 3}, "lacks second moment"),
         ("adam", {"lr": 0.1}, {"exp_avg_sq": torch.ones(2)}, "lacks step and eps and betas"),
-        ("adam", {**ADAM, "eps": 0.0}, {"exp_avg_sq": torch.zeros(2), "step": 3}, "0, negative or not finite"),
-        ("adam", ADAM, {"exp_avg_sq": torch.tensor([1.0, float("nan")]), "step": 3}, "0, negative or not finite"),
+        ("adam", {**ADAM, "amsgrad": True}, {"exp_avg_sq": torch.ones(2), "step": 3}, "lacks second moment"),
+        ("adam", {**ADAM, "eps": 0.0}, {"exp_avg_sq": torch.zeros(2), "step": 3}, "by is 0 or not finite"),
+        ("adam", ADAM, {"exp_avg_sq": torch.tensor([1.0, float("nan")]), "step": 3}, "by is 0 or not finite"),
+        ("rmsprop", {"lr": 0.1}, {}, "lacks second moment and eps"),
+        ("rmsprop", {"eps": 0.1, "centered": True}, {"square_avg": torch.ones(2)}, "lacks mean of gradients"),
+        ("rmsprop", {"eps": 0.1, "centered": True}, {"square_avg": torch.ones(2), "grad_avg": 2 * torch.ones(2)},
+         "what rmsprop divides `w` by is 0 or not finite"),
     ],
-)
-def test_what_adam_does_not_hold_is_said(kind, settings, state, reason):
+)  # fmt: skip
+def test_what_an_optimizer_does_not_hold_is_said(kind, settings, state, reason):
     with pytest.raises(Unavailable, match=reason):
         inverse_roots(stored(kind, settings, state), ["w"])
 

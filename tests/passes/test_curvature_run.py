@@ -59,6 +59,10 @@ def test_one_rule_makes_a_border():
     assert not isinstance(adam, str)
     assert adam.value == pytest.approx((2 - 0.1 * 0.5) * 19 / 0.1)
     assert adam.preconditioned
+    rmsprop = border_of([group("rmsprop", momentum=0.5), group("rmsprop", momentum=0.5)], [0.1, 0.2])
+    assert not isinstance(rmsprop, str)
+    assert rmsprop.value == pytest.approx(30.0)
+    assert rmsprop.preconditioned
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Sharpness of regressions known in closed form and of small networks whose Hessian is written out."""
 
+import copy
 import math
 from typing import Any
 
@@ -164,6 +165,43 @@ def test_the_edge_of_stability(
     assert edge["stability_ratio"].value == pytest.approx(felt / border, rel=1e-3)
     assert edge["stability_ratio"].group == "full-batch criterion"
     assert "training is stochastic, in batches of 16" in (edge["criterion"].label or "")
+
+
+def largest_after(weight: torch.Tensor, hessian: torch.Tensor, stored: dict[str, Any], lr: float) -> float:
+    """Where torch's RMSprop, with this state and this rate, ends on the quadratic from a distance of about 1."""
+    at = torch.ones_like(weight).requires_grad_()
+    optimizer = torch.optim.RMSprop([at])
+    optimizer.load_state_dict(copy.deepcopy(stored))
+    optimizer.param_groups[0]["lr"] = lr
+    for _ in range(400):
+        at.grad = at.detach() @ hessian
+        optimizer.step()
+    return float(at.detach().abs().max())
+
+
+@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_a_ratio_of_one_is_where_rmsprop_begins_to_grow(sounding_plugin: Trial, momentum: float, centered: bool):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(40, 4, generator=generator)
+    model = nn.Linear(4, 1, bias=False)
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=0.3, alpha=1.0, momentum=momentum, centered=centered)
+    model.weight.grad = torch.zeros_like(model.weight)
+    optimizer.step()
+    state = optimizer.state[model.weight]
+    state["square_avg"].copy_(torch.tensor([[0.2, 1.0, 3.0, 9.0]]))  # which stays, with alpha = 1
+    if centered:
+        state["grad_avg"].copy_(torch.tensor([[0.3, -0.2, 1.2, 2.0]]))
+    found = sounding_plugin(
+        sharpness, model=model, probe=Probe(train=(inputs, torch.zeros(40, 1))), largest_only=True,
+        functions={"loss": squared}, checkpoint={"model": model.state_dict(), "optimizer": optimizer.state_dict()},
+    )  # fmt: skip
+    edge = values(found, "(2+2β)/η")
+    assert edge["stability_threshold"].value == pytest.approx((2 + 2 * momentum) / 0.3)
+    rate = 0.3 / (edge["stability_ratio"].value or 0.0)
+    hessian = 2 * inputs.T @ inputs / 40
+    assert largest_after(model.weight, hessian, optimizer.state_dict(), 0.98 * rate) < 0.1
+    assert largest_after(model.weight, hessian, optimizer.state_dict(), 1.02 * rate) > 10.0
 
 
 def test_a_diverged_network_says_so(sounding_plugin: Trial, network: nn.Module, images: Any):

@@ -1,4 +1,4 @@
-"""What Adam divides a gradient by, from what it keeps."""
+"""What Adam and RMSprop divide a gradient by, from what they keep."""
 
 import math
 
@@ -15,3 +15,17 @@ def adam_preconditioner(
     """
     first, second = (1.0 - math.pow(beta, step) for beta in betas)
     return ((second_moment.double() / second).sqrt_() + epsilon).mul_(first)
+
+
+def rmsprop_preconditioner(
+    second_moment: torch.Tensor, mean: torch.Tensor | None, epsilon: float, *, inside: bool = False
+) -> torch.Tensor:
+    """Diagonal P of the update w ← w - lr·b, b ← βb + P⁻¹g, in float64; RMSprop corrects no bias.
+
+    P = √v + ε, or √(v + ε) with ε `inside`; less ḡ² under the root where `mean`, the running mean ḡ of gradients, is
+    given (centered). NaN where that leaves less than nothing.
+    """
+    moment = second_moment.to(torch.float64, copy=True)
+    if mean is not None:
+        moment.addcmul_(mean.double(), mean.double(), value=-1.0)
+    return moment.add_(epsilon).sqrt_() if inside else moment.sqrt_().add_(epsilon)

@@ -9,7 +9,7 @@ from sounding.passes.optimizer import Group
 def border_of(groups: Sequence[Group], rates: Sequence[float | None]) -> Threshold | str:
     """The border for full batches and the last learning rate, or why there is none.
 
-    Adam's preconditioner takes up different rates (the first group's goes with it); other optimizers need one rate.
+    A preconditioner takes up different rates (the first group's goes with it); optimizers without one need one rate.
     Of decoupled decays the largest counts.
     """
     rules = [_rule(group, rate) for group, rate in zip(groups, rates, strict=True) if rate is not None]
@@ -18,13 +18,15 @@ def border_of(groups: Sequence[Group], rates: Sequence[float | None]) -> Thresho
     kinds = {(rule.kind, rule.momentum, rule.dampening, rule.nesterov) for rule in rules}
     if len(kinds) > 1:
         return "groups of parameters are trained by different rules"
-    if not rules[0].kind.startswith("adam") and len({rule.rate for rule in rules}) > 1:
-        return "groups of parameters have different learning rates"
     if rules[0].rate == 0.0:
         return "the learning rate is 0"
     borders = [threshold_of(_with_rate(rule, rules[0].rate)) for rule in rules]
     found = [border for border in borders if border is not None]
-    return min(found, key=lambda border: border.value) if found else f"none is known for {rules[0].kind}"
+    if not found:
+        return f"none is known for {rules[0].kind}"
+    if not found[0].preconditioned and len({rule.rate for rule in rules}) > 1:
+        return "groups of parameters have different learning rates"
+    return min(found, key=lambda border: border.value)
 
 
 def _rule(group: Group, rate: float) -> Rule:
