@@ -46,18 +46,18 @@ class _Trained:
 
 
 @plugin(
-    version=2,
+    version=3,
     metrics=[
         Metric(
             "learning_rate", "1", "rate of the last update; index is the parameter group, label the source", "stored"
         ),
-        Metric("elr", "1/weight^2", "SGD: learning rate over squared norm", "van Laarhoven 2017, arXiv:1706.05350"),
+        Metric("elr", "1/weight²", "SGD: learning rate over squared norm", "van Laarhoven 2017, arXiv:1706.05350"),
         Metric("elr_adam", "rad", "Adam and its kind: learning rate over the weights' root mean square", _KOSSON),
         Metric("elr_fixed", "1/weight", "updates of a fixed norm (Muon): learning rate over norm", "definition"),
         Metric(
             "decay_rate", "1/update", "share r of a weight that decay takes in an update; index is the group", _KOSSON
         ),
-        Metric("relaxation", "updates", "1/(2r): updates in which decay alone takes |w|^2 to 1/e of it", _KOSSON),
+        Metric("relaxation", "updates", "1/(2r): updates in which decay alone takes |w|² to 1/e of it", _KOSSON),
         Metric("equilibrium_rotation", "rad", "angle of one update in the balance of steps and weight decay", _KOSSON),
         Metric("equilibrium_norm", "weight", "norm in that balance; of SGD, by the noise in its momentum", _KOSSON),
         Metric("norm_ratio", "1", "norm over equilibrium_norm", "definition"),

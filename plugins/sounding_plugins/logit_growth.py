@@ -10,7 +10,7 @@ from sounding import Finding, Metric, Reading, Skip, plugin
 from sounding.extrapolation import growth
 from sounding.passes import Course, History, Line
 
-_WORTSMAN = "Wortsman et al. 2023, arXiv:2309.14322, who foretell instability from attention logits above 10^4"
+_WORTSMAN = "Wortsman et al. 2023, arXiv:2309.14322, who foretell instability from attention logits above 10⁴"
 _FIELLER = "least squares on the logarithm; interval: Fieller 1954, residuals' autocorrelation allowed for"
 _ATTENTION = ("attention_logits.max_abs_logit", "logit_scale.attention_logit_bound")
 _OUTPUT = ("output_logits.max_abs_logit", "logit_scale.output_logit_bound")

@@ -18,9 +18,9 @@ _ROWS = 1024  # of the unembedding at once
 
 
 @plugin(
-    version=1,
+    version=2,
     metrics=[
-        Metric("attention_logit_gain", "logit/input^2", "largest attention logit of inputs of norm 1", _QK),
+        Metric("attention_logit_gain", "logit/input²", "largest attention logit of inputs of norm 1", _QK),
         Metric("attention_logit_bound", "logit", "largest attention logit that normalised inputs can have, without "
                "rotary position embeddings", _QK),
         Metric("attention_logit_bound_rotated", "logit", "the same whatever rotations positions bring",

@@ -61,7 +61,7 @@ class _Sums:
 
 
 @plugin(
-    version=2,
+    version=3,
     metrics=[
         Metric("update_rms", "1", "root mean square of Adam's normalised update û", _ADAM),
         Metric("update_ratio", "1", "learning rate x norm of û over norm of the weight", _ADAM),
@@ -74,9 +74,9 @@ class _Sums:
             "spike_share", "fraction", "elements whose last gradient was a spike, as far as the moments show", _SPAM
         ),
         Metric("coherence", "1", "Σm̂² / Σv̂; noise alone gives (1-β₁)/(1+β₁)", _MOMENTS),
-        Metric("noise_trace", "gradient^2", "trace of the covariance of the gradients that were averaged", _MOMENTS),
+        Metric("noise_trace", "gradient²", "trace of the covariance of the gradients that were averaged", _MOMENTS),
         Metric(
-            "signal", "gradient^2", "squared norm of the mean gradient; unresolved where it is not above 0", _MOMENTS
+            "signal", "gradient²", "squared norm of the mean gradient; unresolved where it is not above 0", _MOMENTS
         ),
         Metric(
             "second_moment_share", "fraction", "share of Σv̂ that the head, or the normalisations, have", "definition"

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from sounding import Finding, Metric, Reading, plugin
 from sounding.passes import LogitStatistics
 
-_Z = "Chowdhery et al. 2022 (PaLM), sec. 5: the z-loss is log^2 Z"
+_Z = "Chowdhery et al. 2022 (PaLM), sec. 5: the z-loss is log² Z"
 
 
 @plugin(
-    version=1,
+    version=2,
     cost="data",
     metrics=[
         Metric("log_z_mean", "nat", "mean over examples (tokens) of log Z, Z = sum of exp(logits)", _Z),
-        Metric("log_z_squared_mean", "nat^2", "mean of log^2 Z, the z-loss without its coefficient", _Z),
+        Metric("log_z_squared_mean", "nat²", "mean of log² Z, the z-loss without its coefficient", _Z),
         Metric("log_z_max", "nat", "greatest log Z", _Z),
         Metric("max_logit", "logit", "greatest logit", "Wortsman et al. 2023, arXiv:2309.14322"),
         Metric("min_logit", "logit", "smallest logit", "Wortsman et al. 2023, arXiv:2309.14322"),

@@ -36,7 +36,7 @@ def _m(name: str, unit: str, meaning: str, source: str = _KODRYAN) -> Metric:
 
 
 @plugin(
-    version=1,
+    version=2,
     over="run",
     metrics=[
         _m("regime", "label", "convergence, chaotic equilibrium, divergence, not enough checkpoints, or unresolved"),
@@ -50,14 +50,14 @@ def _m(name: str, unit: str, meaning: str, source: str = _KODRYAN) -> Metric:
         _m("destabilisations", "count", "rises of the norm after a decline at the pace of weight decay", _LOBACHEVA),
         _m("destabilisation", "update", "where the norm begins to rise in jump `index`", _LOBACHEVA),
         _m("destabilisation_length", "update", "until it declines again; not told before it does", _LOBACHEVA),
-        _m("elr_peak", "1/weight^2", "effective learning rate at which jump `index` begins", _LOBACHEVA),
-        _m("elr_trough", "1/weight^2", "effective learning rate at which it ends", _LOBACHEVA),
+        _m("elr_peak", "1/weight²", "effective learning rate at which jump `index` begins", _LOBACHEVA),
+        _m("elr_trough", "1/weight²", "effective learning rate at which it ends", _LOBACHEVA),
         _m("interval", "update", "from the beginning of the jump before to that of jump `index`", _LOBACHEVA),
         _m("predicted_interval", "update", "ln(peak/trough before it)/(2r), the time of decay alone", _LOBACHEVA),
         _m("period", "update", "mean interval", _LOBACHEVA),
         _m("predicted_period", "update", "mean predicted interval", _LOBACHEVA),
         _m("period_variation", "1", "standard deviation of the intervals over their mean", _LOBACHEVA),
-        _m("temperature", "loss", "decay times |w|^2 per direction across the weights, at rest under SGD", _GAS),
+        _m("temperature", "loss", "decay times |w|² per direction across the weights, at rest under SGD", _GAS),
     ],
 )  # fmt: skip
 def training_regime(

@@ -20,8 +20,7 @@ _RESOLUTION = "stored precision's rounding floor, eps/sqrt(32 ln 2) per checkpoi
             "rotation",
             unit="rad",
             meaning="angle between the tensor before and after, taken as vectors",
-            source="2 asin(sqrt((|d|^2 - (change of norm)^2) / (|x||y|)) / 2), accurate for small angles; "
-            + _RESOLUTION,
+            source="2 asin(sqrt((|d|² - (change of norm)²) / (|x||y|)) / 2), accurate for small angles; " + _RESOLUTION,
         ),
         Metric(
             "rotation_per_update",

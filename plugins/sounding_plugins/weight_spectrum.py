@@ -48,9 +48,9 @@ class Spectrum:
 
 
 @plugin(
-    version=1,
+    version=2,
     metrics=[
-        Metric("lambda_max", "weight^2", "largest eigenvalue of WᵀW, the square of the spectral norm", "definition"),
+        Metric("lambda_max", "weight²", "largest eigenvalue of WᵀW, the square of the spectral norm", "definition"),
         Metric("stable_rank", "1", "squared Frobenius norm over lambda_max", "Rudelson and Vershynin 2007"),
         Metric("effective_rank", "1", "exp of the entropy of the normalised singular values", "Roy and Vetterli 2007"),
         Metric("effective_rank_energy", "1", "exp of the entropy of the normalised eigenvalues", "definition"),
@@ -59,13 +59,13 @@ class Spectrum:
             "matrix_rank", "count", "singular values above rounding: longer side x eps of the largest", "definition"
         ),
         Metric("alpha", "1", "exponent of the power law in the tail of the eigenvalues, with standard error", _CLAUSET),
-        Metric("xmin", "weight^2", "eigenvalue at which the tail begins", _CLAUSET),
+        Metric("xmin", "weight²", "eigenvalue at which the tail begins", _CLAUSET),
         Metric("ks_distance", "1", "Kolmogorov-Smirnov distance of the tail from its power law", _CLAUSET),
         Metric("tail", "count", "eigenvalues in the tail", _CLAUSET),
         Metric("alpha_weighted", "1", "alpha x log10(lambda_max)", "Martin, Peng and Mahoney 2021"),
         Metric("log_alpha_norm", "1", "log10 of the sum of eigenvalues to the power alpha", "Martin et al. 2021"),
         Metric("mp_sigma", "weight", "standard deviation of the entries of the random bulk", _BULK),
-        Metric("mp_edge", "weight^2", "upper edge of the bulk, sigma^2 (sqrt m + sqrt n)^2", _BULK),
+        Metric("mp_edge", "weight²", "upper edge of the bulk, sigma² (sqrt m + sqrt n)²", _BULK),
         Metric("spikes", "count", "eigenvalues above the 99 % quantile of noise's largest", "Johnstone 2001"),
         Metric(
             "spike_strength", "weight", "planted singular value behind lambda_max", "Baik, Ben Arous and Péché 2005"

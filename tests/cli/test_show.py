@@ -149,7 +149,7 @@ def test_a_name_with_brackets_is_not_taken_for_markup(lab: Lab) -> None:
 
 
 def long_named() -> Series:
-    row = {"step": 1, "value": 0.5, "label": None, "status": "ok", "unit": "1/weight^2", "recorded_at": ""}
+    row = {"step": 1, "value": 0.5, "label": None, "status": "ok", "unit": "1/weight²", "recorded_at": ""}
     return Series("effective_learning_rate", "equilibrium_rotation", "", "layer.0.weight", "train", "", 3, (row,))
 
 
@@ -165,7 +165,7 @@ def test_no_name_is_broken_within_a_word_on_a_narrow_screen() -> None:
         "layer.0.weight",
         "#3",
         "train",
-        "[1/weight^2]",
+        "[1/weight²]",
     }
 
 

@@ -11,6 +11,7 @@ from sounding.measuring.describing import describe
 from sounding.measuring.discovery import load
 
 ROOT = Path(__file__).parents[2]
+CARET = re.compile(r"[\w)|]\^-?\d")  # a power is written weight², not weight^2, which queries would not find
 SHEETS = {name: sheet for name, sheet in describe({}, {}).plugins.items() if ": sounding_plugins." in sheet.origin}
 
 
@@ -29,6 +30,7 @@ def test_its_metrics_say_what_they_are(name: str):
         assert metric.unit
         assert metric.meaning
         assert metric.source
+        assert not CARET.search(f"{metric.unit} {metric.meaning} {metric.source}"), metric.name
     assert SHEETS[name].summary.endswith(".")
 
 
@@ -40,6 +42,13 @@ def test_its_page_tells_formula_unit_source_cost_and_traps(name: str):
         assert word in page, word
     for thing in (*SHEETS[name].metrics, *SHEETS[name].options):
         assert f"`{thing.name}" in page, thing.name
+    for unit in {metric.unit for metric in SHEETS[name].metrics}:
+        assert unit in page, unit
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.stem)
+def test_a_page_writes_powers_as_the_metrics_do(page: Path):
+    assert CARET.findall(page.read_text(encoding="utf-8")) == []
 
 
 LOOKS_AT = {
