@@ -6,7 +6,7 @@ from sounding.contract import shared_pass
 from sounding.errors import SoundingError
 from sounding.opening import Opened, open_checkpoint
 from sounding.passes.past import Past
-from sounding.passes.weights import Weights, network_weights
+from sounding.passes.weights import Weights, network_weights, weights
 from sounding.records import Checkpoint
 
 _LINGERING = 1  # checkpoints that may stay open because a loop variable still holds a tensor of them
@@ -82,7 +82,7 @@ class Checkpoints:
             raise lingering[0][1]
 
 
-@shared_pass(version=1)
+@shared_pass(version=weights.version)  # a stop's weights are what that pass gives
 def checkpoints(past: Past, network: str) -> Checkpoints:
     """The run's checkpoints that can be read, to be gone through one after the other."""
     found = Checkpoints(past.checkpoints, network)
