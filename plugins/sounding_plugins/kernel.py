@@ -35,7 +35,7 @@ _KTA = "Cortes, Mohri and Rostamizadeh 2012, def. 4 (centred kernel alignment)"
 def kernel(tangent_kernel: TangentKernel) -> Iterator[Finding]:
     """Neural tangent kernel on a few hundred examples of the train split: spectrum and alignment with the targets."""
     matrix, method = tangent_kernel.matrix, tangent_kernel.method
-    quality: Quality = "ok" if tangent_kernel.exact else "unconverged"
+    quality = tangent_kernel.quality
     for metric in ("outputs", "directions", "forwards", "backwards"):
         yield Reading(metric, getattr(tangent_kernel, metric), kind=method)
     yield Reading("examples", len(matrix), kind=method)

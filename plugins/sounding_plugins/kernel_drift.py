@@ -6,12 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from sounding import Finding, Metric, Reading, Skip, plugin
-from sounding.kernels import centred, kernel_distance
-from sounding.passes import Linearisation, Other, Pair, TangentKernel
-from sounding.records import Quality
+from sounding.passes import KERNEL_METRICS, Linearisation, Other, Pair, TangentKernel
 
 _CHIZAT = "Chizat, Oyallon and Bach 2019, On lazy training in differentiable programming"
-_FORT = "Fort et al. 2020, Deep learning versus kernel learning"
 _STILL = 1e-3  # relative change of the outputs below which rounding decides what their linearisation missed
 
 
@@ -21,9 +18,7 @@ _STILL = 1e-3  # relative change of the outputs below which rounding decides wha
     against="first",
     cost="gradient",
     metrics=[
-        Metric("kernel_distance", "1", "1 minus the cosine between the two kernels", _FORT),
-        Metric("centred_kernel_distance", "1", "the same of the centred kernels, 1 minus their CKA",
-               "Cortes, Mohri and Rostamizadeh 2012; Kornblith et al. 2019"),
+        *KERNEL_METRICS,
         Metric("relative_kernel_change", "1", "Frobenius norm of the kernel's change over that of the first", _CHIZAT),
         Metric("relative_distance", "1", "distance of the parameters from the first checkpoint over their norm there",
                "definition"),
@@ -48,10 +43,9 @@ def kernel_drift(
     the other rich, intermediate between them.
     """
     first, now = other.tangent_kernel.matrix, tangent_kernel.matrix
-    quality: Quality = "ok" if tangent_kernel.exact else "unconverged"
-    yield Reading("kernel_distance", kernel_distance(first, now), quality=quality)
-    yield Reading("centred_kernel_distance", kernel_distance(centred(first), centred(now)), quality=quality)
-    yield Reading("relative_kernel_change", float(np.linalg.norm(now - first) / np.linalg.norm(first)), quality=quality)
+    yield from tangent_kernel.distances(other.tangent_kernel)
+    change = float(np.linalg.norm(now - first) / np.linalg.norm(first))
+    yield Reading("relative_kernel_change", change, quality=tangent_kernel.quality)
     moments = pair.total
     if moments.before > 0:
         yield Reading("relative_distance", math.sqrt(moments.change / moments.before))

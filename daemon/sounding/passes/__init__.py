@@ -43,12 +43,13 @@ from sounding.passes.spectral import SpectralNorms, Top
 from sounding.passes.stability import border_of
 from sounding.passes.surroundings import Around
 from sounding.passes.symmetries import Symmetries
-from sounding.passes.tangent_kernel import TangentKernel
+from sounding.passes.tangent_kernel import KERNEL_METRICS, TangentKernel
 from sounding.passes.token_ranks import TokenRanks
 from sounding.passes.weights import Weights
 from sounding.recipe import Recipe
 
 __all__ = [
+    "KERNEL_METRICS",
     "LIKENESS_METRICS",
     "PATH_METRICS",
     "Angles",

@@ -1,6 +1,6 @@
 """The pass `tangent_kernel`: the empirical neural tangent kernel on a few examples of the probe's train split."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from sounding.contract import Run, Unavailable, shared_pass
-from sounding.kernels import Floats
+from sounding.contract import Metric, Run, Unavailable, shared_pass
+from sounding.kernels import Floats, centred, kernel_distance
 from sounding.numbers import accumulating
 from sounding.passes.directions import Directions, flat
 from sounding.passes.example_gradients import TRIED, example_gradients
@@ -19,7 +19,7 @@ from sounding.passes.remembering import remembered
 from sounding.passes.sample import Sample, sample_of
 from sounding.probe import TRAIN
 from sounding.recipe import Recipe
-from sounding.records import Checkpoint
+from sounding.records import Checkpoint, Quality, Reading
 
 BUDGET = 1 << 30  # bytes of gradients held at once
 _FORWARD = 64  # examples in one forward pass that keeps nothing
@@ -27,6 +27,13 @@ _TOGETHER = 1e-3  # relative change of outputs in other company: more is no roun
 
 _REMEMBERED = 8  # kernels, of whatever runs: the first checkpoint's is asked for at each later one
 _MOST_BYTES = 16 << 20  # of one of them
+
+KERNEL_METRICS = (
+    Metric("kernel_distance", "1", "1 minus the cosine between the two kernels",
+           "Fort et al. 2020, Deep learning versus kernel learning"),
+    Metric("centred_kernel_distance", "1", "the same of the centred kernels, 1 minus their CKA",
+           "Cortes, Mohri and Rostamizadeh 2012; Kornblith et al. 2019"),
+)  # fmt: skip
 
 Method = Literal["pairs", "jacobian", "loop"]
 
@@ -56,6 +63,17 @@ class TangentKernel:
     def exact(self) -> bool:
         """Whether every output was gone through, and not some random directions that estimate the sum."""
         return self.directions == self.outputs
+
+    @property
+    def quality(self) -> Quality:
+        """Of what is read from it."""
+        return "ok" if self.exact else "unconverged"
+
+    def distances(self, before: "TangentKernel") -> Iterator[Reading]:
+        """All of `KERNEL_METRICS`, from an earlier one on the same examples."""
+        inner = kernel_distance(centred(before.matrix), centred(self.matrix))
+        yield Reading("kernel_distance", kernel_distance(before.matrix, self.matrix), quality=self.quality)
+        yield Reading("centred_kernel_distance", inner, quality=self.quality)
 
     def targets(self) -> NDArray[Any] | None:
         """Classes [n], or numbers [n, …] of as many outputs; None for anything else."""
