@@ -14,6 +14,8 @@ _GRANZIOL = (
     "Granziol et al. 2022, arXiv:2006.09092, with the slope fitted to measured batches and not from assumed noise"
 )
 
+_NOT_FINITE = "a product with a batch's Hessian is NaN or infinite"
+
 
 @plugin(
     version=1,
@@ -41,8 +43,12 @@ def batch_hessian(
 
     BatchNorm normalises by each batch. A fit with a misfit above `worst_misfit` is unresolved.
     """
-    full = _lambda_max(surroundings, surroundings.examples, 1, tolerance)[0]
-    yield Reading("lambda_max_full", full, split="train")
+    whole = _lambda_max(surroundings, surroundings.examples, 1, tolerance)
+    if whole is None:
+        yield Skip(_NOT_FINITE)
+        return
+    full = whole[0][0]
+    yield Reading("lambda_max_full", full, split="train", quality=whole[1])
     means: dict[int, float] = {}
     for size in sorted(sizes):
         if 2 * size > surroundings.examples:
@@ -51,9 +57,12 @@ def batch_hessian(
             )
             continue
         found = _lambda_max(surroundings, size, draws, tolerance)
-        mean = mean_of(found)
+        if found is None:
+            yield Skip(f"batches of {size}: {_NOT_FINITE}")
+            continue
+        mean = mean_of(found[0])
         means[size] = mean.value
-        yield Reading("lambda_max", mean.value, split="train", group=f"B={size}", stderr=mean.error)
+        yield Reading("lambda_max", mean.value, split="train", group=f"B={size}", stderr=mean.error, quality=found[1])
     fit = inflation_of(full, surroundings.examples, list(means), list(means.values()))
     if fit is None:
         yield Skip("inflation: it takes two batch sizes with positive eigenvalues")
@@ -75,7 +84,12 @@ def _implied(fit: Inflation, sizes: Sequence[int], quality: Quality) -> Iterator
     yield Curve("relative_learning_rate_adam", x, roots, split="train", quality=quality)
 
 
-def _lambda_max(surroundings: Around, size: int, draws: int, tolerance: float) -> list[float]:
+def _lambda_max(surroundings: Around, size: int, draws: int, tolerance: float) -> tuple[list[float], Quality] | None:
+    """The largest eigenvalue of each batch, and whether all converged; None where a product is not finite."""
     around = surroundings.in_batches(size)
-    found = (MiniBatch(around, chunks).lambda_max(tolerance) for chunks in islice(around.batches(size), draws))
-    return [each.value if each is not None else math.nan for each in found]
+    batches = (MiniBatch(around, chunks) for chunks in islice(around.batches(size), draws))
+    found = [each.lambda_max(tolerance) for each in batches]
+    known = [each for each in found if each is not None]
+    if len(known) < len(found):
+        return None
+    return [each.value for each in known], "ok" if all(each.converged for each in known) else "unconverged"

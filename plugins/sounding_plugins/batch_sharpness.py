@@ -42,6 +42,9 @@ def batch_sharpness(
     around = surroundings.in_batches(size)
     pairs = [MiniBatch(around, chunks).along_gradient() for chunks in islice(around.batches(size), draws)]
     curved, steep = (np.array(each) for each in zip(*pairs, strict=True))
+    if not np.all(np.isfinite(curved) & np.isfinite(steep)):
+        yield Skip("the gradient of a batch, or its product with the Hessian, is NaN or infinite")
+        return
     if not np.all(steep > 0.0):
         yield Skip("the gradient of a batch is zero: it has no direction to be curved along")
         return

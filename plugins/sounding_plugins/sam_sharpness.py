@@ -1,5 +1,6 @@
 """How far the loss rises near a checkpoint: at worst, in batches, and on average, plainly and scaled by the weights."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -18,7 +19,7 @@ _WORST = "; a lower bound, found by full steps to the maximum of the linearised 
 
 
 @plugin(
-    version=1,
+    version=2,
     cost="curvature",
     metrics=[
         Metric("one_step", "loss", "rise of the mean loss at rho·g/|g|", _SAM),
@@ -51,6 +52,9 @@ def sam_sharpness(
     `group` states the radius or deviation, the size of the batches, and whether logits were normalised.
     """
     around = surroundings.evaluated(normalised=normalise_logits)
+    if not math.isfinite(around.here[0]):
+        yield Skip(f"the mean loss is {around.here[0]} at this checkpoint, so it does not rise from there")
+        return
     said = ", normalised logits" if normalise_logits else ""
     for prefix, radius, deviation, scale in (
         ("", rho, sigma, None),

@@ -77,3 +77,11 @@ def test_what_does_not_fit_is_unresolved(sounding_plugin: Trial):
     found = sounding_plugin(batch_hessian, model=net, probe=probe, sizes=(8, 16, 32), draws=2, worst_misfit=0.0)
     assert by_group(found, "inflation")[""].quality == "unresolved"
     assert by_group(found, "lambda_max")["B=8"].quality == "ok"
+
+
+def test_what_is_not_finite_says_so(sounding_plugin: Trial):
+    net = nn.Linear(6, 1, bias=False)
+    probe = Probe(train=(torch.randn(EXAMPLES, 6) * 1e25, torch.zeros(EXAMPLES)))
+    found = sounding_plugin(batch_hessian, model=net, probe=probe, functions=SQUARED, sizes=(8, 16), draws=2)
+    assert [type(each) for each in found] == [Skip]
+    assert "NaN or infinite" in found[0].reason  # type: ignore[union-attr]

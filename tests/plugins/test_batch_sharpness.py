@@ -102,3 +102,21 @@ def test_no_gradient_no_direction(sounding_plugin: Trial):
     flat = {"loss": lambda outputs, targets, inputs: outputs[:, 0] * 0.0}
     findings = sounding_plugin(batch_sharpness, model=net, probe=probe, functions=flat, attributes={"batch_size": 8})
     assert [type(each) for each in findings] == [Skip]
+
+
+class Distances(nn.Linear):
+    """Its derivative has none of its own in torch."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return -torch.cdist(input, self.weight)
+
+
+def test_what_has_no_curvature_says_why(sounding_plugin: Trial):
+    net, probe = linear()
+    given: dict[str, Any] = {"probe": probe, "functions": SQUARED, "attributes": {"batch_size": 8}}
+    findings = sounding_plugin(batch_sharpness, model=Distances(5, 1), **given)
+    assert findings == []  # skipped with the reason, which the fixture lets pass
+    given["probe"] = Probe(train=(torch.randn(EXAMPLES, 5) * 1e25, torch.zeros(EXAMPLES)))
+    findings = sounding_plugin(batch_sharpness, model=net, **given)
+    assert [type(each) for each in findings] == [Skip]
+    assert "NaN or infinite" in findings[0].reason  # type: ignore[union-attr]

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,6 +141,42 @@ def test_a_constant_loss_rises_nowhere_and_too_few_examples_make_no_batch(soundi
         "m_sharpness: there are fewer than m = 128 examples",
         "adaptive_m_sharpness: there are fewer than m = 128 examples",
     ]
+
+
+class Formula(nn.Module):
+    """A loss that is a function of two weights alone."""
+
+    def __init__(self, loss: Callable[[torch.Tensor], torch.Tensor], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.w, self.loss = nn.Parameter(torch.tensor(weights)), loss
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.loss(self.w) + 0.0 * inputs[:, 0]
+
+
+def around(trial: Trial, loss: Callable[[torch.Tensor], torch.Tensor], weights: Sequence[float]) -> list[Any]:
+    probe = Probe(train=(torch.ones(8, 1), torch.zeros(8)))
+    given = {"loss": lambda outputs, targets, inputs: outputs}
+    return trial(sam_sharpness, model=Formula(loss, weights), probe=probe, functions=given, rho=0.5, m=4, draws=2)
+
+
+def test_a_step_beyond_the_top_of_a_hill_leads_down(sounding_plugin: Trial):
+    readings = found(around(sounding_plugin, lambda w: -w.square().sum(), [0.06, 0.08]))
+    for metric in ("one_step", "m_sharpness"):  # from 0.1 before the top to 0.4 behind it
+        assert readings[metric].value == pytest.approx(0.1**2 - 0.4**2, rel=1e-5)
+    worst = readings["worst_case"]
+    assert (worst.value, worst.quality) == (0.0, "unconverged")
+
+
+def test_where_no_direction_is_steepest_nothing_is_called_found(sounding_plugin: Trial):
+    worst = found(around(sounding_plugin, lambda w: w.square().sum(), [0.0, 0.0]))["worst_case"]
+    assert (worst.value, worst.quality) == (0.0, "unconverged")  # a quarter it is; the gradient does not lead there
+
+
+def test_a_loss_that_is_no_number_does_not_rise(sounding_plugin: Trial):
+    findings = around(sounding_plugin, lambda w: (w * 1e30).square().sum(), [1.0, 2.0])
+    assert [type(each) for each in findings] == [Skip]
+    assert "the mean loss is inf" in findings[0].reason
 
 
 class Made:

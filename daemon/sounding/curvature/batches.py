@@ -1,14 +1,17 @@
 """Curvature of the losses of mini-batches: each has a gradient and a Hessian of its own."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sounding.contract import Unavailable
 from sounding.curvature.eigenvalues import Eigenvalue, largest_alone
+from sounding.curvature.examination import operation_in
 from sounding.curvature.hessian import HessianGraph
 from sounding.curvature.krylov import extremes, starting_vector
 from sounding.curvature.operator import Operator
@@ -18,13 +21,19 @@ Floats = NDArray[np.float64]
 
 
 class MiniBatch:
-    """The mean loss of a group of chunks: its `gradient`, and its Hessian as an `operator`; their graphs are kept."""
+    """The mean loss of a group of chunks: its `gradient`, and its Hessian as an `operator`; their graphs are kept.
+
+    Raises Unavailable where the network cannot be differentiated twice, or every loss of the batch weighs nothing.
+    """
 
     def __init__(self, around: Surroundings, chunks: Sequence[range]) -> None:
         self._objective = around.objective
         self._all = range(len(self._objective.leaves))
-        self._graphs = [HessianGraph(self._objective, chunk, self._all) for chunk in chunks]
+        with _differentiated_twice():
+            self._graphs = [HessianGraph(self._objective, chunk, self._all) for chunk in chunks]
         self._weight = sum(graph.weight for graph in self._graphs)
+        if self._weight == 0:
+            raise Unavailable("every loss weight of a batch is zero, so it has no mean loss")
         layout = self._objective.layout
         self.gradient = torch.zeros(layout.size, dtype=self._objective.dtype, device=self._objective.device)
         for graph in self._graphs:
@@ -46,7 +55,7 @@ class MiniBatch:
 
     def _multiply(self, vectors: torch.Tensor) -> torch.Tensor:
         products = torch.zeros_like(vectors)
-        with self._objective.prepared():
+        with self._objective.prepared(), _differentiated_twice():
             for row, product in zip(vectors, products, strict=True):
                 for graph in self._graphs:
                     tangents = list(self._objective.layout.views(row))
@@ -57,6 +66,17 @@ class MiniBatch:
         for part, slope in zip(self._objective.layout.views(total), slopes, strict=True):
             if slope is not None:
                 part.add_(slope.detach())
+
+
+@contextlib.contextmanager
+def _differentiated_twice() -> Iterator[None]:
+    """Raises Unavailable, naming the operation, for what torch cannot differentiate."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise Unavailable(f"the network cannot be differentiated twice: {operation_in(error)}") from None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import torch
 
+from sounding.contract import Unavailable
 from sounding.curvature.hessian import slopes_of
 from sounding.curvature.objective import Objective
 
@@ -19,7 +20,7 @@ _SETTLED = 1e-3  # of a rise: the ascent ends when a step adds less
 
 @dataclass(frozen=True, slots=True)
 class Rise:
-    """The largest rise of the mean loss that was found, after so many gradients; a lower bound of the largest."""
+    """A rise of the mean loss that was found, after so many steps; NaN where the loss or its gradient is not finite."""
 
     height: float
     steps: int
@@ -49,7 +50,7 @@ class Surroundings:
     def gradient(
         self, offset: torch.Tensor | None = None, chunks: Sequence[range] | None = None
     ) -> tuple[float, torch.Tensor]:
-        """The mean loss at an offset, and its gradient there."""
+        """The mean loss at an offset, and its gradient there. Raises Unavailable where every loss weighs nothing."""
         leaves = [each.requires_grad_() for each in self._leaves(offset)]
         loss = weight = 0.0
         total = torch.zeros_like(self.weights)
@@ -62,6 +63,8 @@ class Surroundings:
                 ):
                     if slope is not None:
                         part.add_(slope)
+        if weight == 0:
+            raise Unavailable("every loss weight of a batch is zero, so it has no mean loss")
         return loss / weight, total.div_(weight)
 
     def batches(self, size: int) -> Iterator[list[range]]:
@@ -78,41 +81,42 @@ class Surroundings:
 def one_step(
     around: Surroundings, radius: float, scale: torch.Tensor | None = None, chunks: Sequence[range] | None = None
 ) -> Rise:
-    """The rise at ρ·T²g/‖Tg‖, where the linearised loss is highest: SAM's step, or ASAM's."""
-    return ascent(around, radius, scale, steps=1, chunks=chunks)
+    """The rise at ρ·T²g/‖Tg‖, where the linearised loss is highest: SAM's step, or ASAM's.
 
-
-def ascent(
-    around: Surroundings,
-    radius: float,
-    scale: torch.Tensor | None = None,
-    *,
-    steps: int,
-    chunks: Sequence[range] | None = None,
-) -> Rise:
-    """The rise that repeated steps to the highest point of the linearised loss find.
-
-    On a convex loss each step rises (it is Frank and Wolfe's method for a maximum, with full steps), so there is no
-    step size to choose; elsewhere the best point on the way counts.
+    It is negative where the loss bends down within ρ, and 0 where no direction is steepest.
     """
     base, slope = around.here if chunks is None else around.gradient(None, chunks)
-    best, settled, taken = 0.0, False, 0
+    if not _finite(base, slope):
+        return Rise(math.nan, 0, False)
+    offset = _farthest(slope, radius, scale)
+    return Rise(0.0, 0, True) if offset is None else Rise(around.loss(offset, chunks) - base, 1, True)
+
+
+def ascent(around: Surroundings, radius: float, scale: torch.Tensor | None = None, *, steps: int) -> Rise:
+    """The largest rise that repeated steps to the highest point of the linearised loss find; a lower bound of all.
+
+    On a convex loss each step rises (it is Frank and Wolfe's method for a maximum, with full steps), so there is no
+    step size to choose; elsewhere the best point on the way counts, the checkpoint itself among them. It has settled
+    where a step adds next to nothing; not where one leads down, nor at a gradient of 0, which points nowhere.
+    """
+    base, slope = around.here
+    if not _finite(base, slope):
+        return Rise(math.nan, 0, False)
+    best = 0.0
     for taken in range(1, steps + 1):
         offset = _farthest(slope, radius, scale)
         if offset is None:
-            return Rise(best, taken - 1, True)
-        if taken == steps:
-            height = around.loss(offset, chunks) - base
-        else:
-            loss, slope = around.gradient(offset, chunks)
-            height = loss - base
+            return Rise(best, taken - 1, False)
+        loss, slope = (around.loss(offset), slope) if taken == steps else around.gradient(offset)
+        height = loss - base
         if not math.isfinite(height):
             return Rise(height, taken, False)
-        settled = taken > 1 and height - best <= _SETTLED * abs(height)
-        best = max(best, height)
-        if settled:
-            break
-    return Rise(best, taken, settled)
+        change, best = height - best, max(best, height)
+        if not _finite(loss, slope):
+            return Rise(best, taken, False)
+        if taken > 1 and change <= _SETTLED * abs(height):
+            return Rise(best, taken, change >= -_SETTLED * abs(height))
+    return Rise(best, steps, False)
 
 
 def average_rises(
@@ -131,9 +135,13 @@ def average_rises(
 
 
 def _farthest(slope: torch.Tensor, radius: float, scale: torch.Tensor | None) -> torch.Tensor | None:
-    """The δ of the ball with the largest gᵀδ; None where the gradient is zero or not finite."""
+    """The δ of the ball with the largest gᵀδ; None where the gradient, or all of it that δ may follow, is zero."""
     scaled = slope if scale is None else slope * scale
     length = float(torch.linalg.vector_norm(scaled.double()))
-    if length == 0.0 or not math.isfinite(length):
+    if length == 0.0:
         return None
     return (scaled if scale is None else scaled * scale) * (radius / length)
+
+
+def _finite(loss: float, slope: torch.Tensor) -> bool:
+    return math.isfinite(loss) and bool(torch.isfinite(slope).all())
