@@ -113,6 +113,42 @@ def test_rescaling_a_layer_changes_nothing(sounding_plugin: Trial, end: str):
         )
 
 
+def test_statistics_that_are_mixed_keep_their_weights(sounding_plugin: Trial):
+    from sounding import Metric, plugin, shared_pass
+    from sounding.passes import Other, Symmetries
+    from sounding.passes.linear_path import linear_path
+
+    @shared_pass(version=1)
+    def stored_path(elsewhere: Elsewhere, symmetries: Symmetries, other: Other) -> LinearPath:
+        return linear_path(elsewhere, symmetries, other, statistics="stored")
+
+    @plugin(version=1, over="pair", against="previous", metrics=[Metric("loss", "loss", "loss", "test", kind="curve")])
+    def stored(stored_path: LinearPath) -> Any:
+        """The line with the running statistics mixed like the weights."""
+        assert stored_path.rescaled == ()
+        yield Curve("loss", stored_path.shares, stored_path.along("train", "loss") or ())
+
+    here, there, probe = network(0), rescaled(network(7), torch.linspace(3.0, 60.0, 8)), images()
+    given: dict[str, Any] = {"probe": probe, "previous": {"model": there.state_dict()}, "also": [stored_path]}
+    curve = sounding_plugin(stored, model=here, **given)[0]
+    with torch.no_grad():
+        ends = [nn.functional.cross_entropy(each(probe.train[0]), probe.train[1]).item() for each in (there, here)]
+    assert [curve.y[0], curve.y[-1]] == pytest.approx(ends, rel=1e-5)  # type: ignore[union-attr]
+
+
+def test_statistics_of_a_sorted_probe_are_those_of_all_of_it(sounding_plugin: Trial):
+    here = network()
+    labels = (torch.arange(512) >= 256).long()  # two batches, as there are classes
+    inputs = torch.randn(512, 6) + 8.0 * labels[:, None] - 4.0
+    found = between(sounding_plugin, here, copy.deepcopy(here), Probe(train=(inputs, labels)))
+    with torch.no_grad():
+        hidden = here[0](inputs)  # type: ignore[operator]
+        here[1].running_mean.copy_(hidden.mean(0))  # type: ignore[operator, union-attr]
+        here[1].running_var.copy_(hidden.var(0))  # type: ignore[operator, union-attr]
+        expected = nn.functional.cross_entropy(here(inputs), labels).item()
+    assert values(found, "loss").y[-1] == pytest.approx(expected, rel=5e-3)
+
+
 def test_without_the_canonical_scale_it_would(sounding_plugin: Trial):
     from sounding import Metric, plugin, shared_pass
     from sounding.passes import Other, Symmetries

@@ -75,16 +75,20 @@ class Elsewhere:
                     tensor.copy_(given[name])
 
     def _reestimate(self) -> None:
-        """Running statistics as the mean over batches of one size; what is left over at the end is left out."""
+        """Running statistics as the mean over batches of one size; what is left over at the end is left out.
+
+        Every batch is of examples from all over the sample, as in a probe that is sorted neighbours are of one class.
+        """
         sample = self._samples[TRAIN]
-        size = min(self._batch, len(sample))
+        count = max(1, len(sample) // self._batch)
+        whole = count * min(self._batch, len(sample))
         try:
             for norm in self._norms:
                 norm.reset_running_stats()
                 norm.momentum, norm.training = None, True  # None: the plain mean over what it has seen since
             with torch.no_grad():
-                for start in range(0, len(sample) - size + 1, size):
-                    self._model.outputs(sample.rows(start, start + size))
+                for first in range(count):
+                    self._model.outputs(rows_of(sample.inputs, slice(first, whole, count)))
         finally:
             for norm, momentum in zip(self._norms, self._momenta, strict=True):
                 norm.momentum, norm.training = momentum, False
@@ -104,7 +108,7 @@ class Elsewhere:
         return Batch(split, start, stop - start, inputs, targets, outputs, values, weights)
 
 
-@shared_pass(version=1)
+@shared_pass(version=2)
 def elsewhere(
     model: Model, recipe: Recipe, run: Run, device: torch.device, *, examples: int = 512, batch: int = 256
 ) -> Elsewhere:

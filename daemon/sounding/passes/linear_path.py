@@ -108,7 +108,7 @@ class LinearPath:
         return known if len(known) == len(found) else []
 
 
-@shared_pass(version=1)
+@shared_pass(version=2)
 def linear_path(
     elsewhere: Elsewhere,
     symmetries: Symmetries,
@@ -122,12 +122,13 @@ def linear_path(
 
     With `canonical` the weights that are scale invariant in both are first brought to the same norms, slice by slice:
     else the path, and with it the barrier, would depend on scales that neither network feels. The symmetries are those
-    that the pass `symmetries` measures. Running statistics are gathered anew at every point, or mixed like the weights.
+    that the pass `symmetries` measures. Running statistics are gathered anew at every point, or mixed like the weights:
+    then nothing is rescaled where there are any, as weights and the statistics of their outputs go together.
     """
     there: Elsewhere = other.elsewhere
     require_alike(elsewhere.parameters, there.parameters)
     start, rescaled = dict(there.parameters), {}
-    if canonical:
+    if canonical and (statistics == "reestimated" or not elsewhere.has_batch_norm):
         rescaled = common_slices(symmetries, other.symmetries)
         start.update({name: brought_to(start[name], elsewhere.parameters[name], slices)
                       for name, slices in rescaled.items()})  # fmt: skip
