@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import torch
 
-from sounding import Checkpoint, Finding, Metric, Reading, Run, Skip, Unavailable, plugin
+from sounding import Checkpoint, Finding, Metric, Reading, Skip, Unavailable, plugin
+from sounding.curvature.curved import Curved, Facts
 from sounding.curvature.eigenvalues import Eigenvalue, Extremes
-from sounding.curvature.selection import batch_size_of
 from sounding.passes import CurvatureRun, Kind, Solved, StoredOptimizer, border_of, rates_of
 from sounding.records import Quality
 
@@ -39,16 +39,16 @@ _NOT_FINITE = "a product with it is NaN or infinite"
                "Gur-Ari, Roberts and Dyer 2018"),
         Metric("stability_threshold", "loss/weight²", "curvature above which full-batch steps grow", _EDGE),
         Metric("stability_ratio", "1", "largest eigenvalue that the optimizer feels over stability_threshold", _EDGE),
-        Metric("criterion", "1", "what the threshold presumes, and how training is", _EDGE, kind="label"),
-        Metric("conditions", "1", "loss, examples, engine and BatchNorm mode that all rests on", "definition",
+        Metric("criterion", "1", "what the threshold presumes, how training is, and BatchNorm's batches", _EDGE,
                kind="label"),
+        Metric("conditions", "1", "loss, examples, engine, number type and BatchNorm mode that all rests on",
+               "definition", kind="label"),
     ],
 )  # fmt: skip
 def sharpness(
     curvature_run: CurvatureRun,
     stored_optimizer: StoredOptimizer,
     checkpoint: Checkpoint,
-    run: Run,
     *,
     kinds: tuple[Kind, ...] = ("hessian", "ggn"),
     blocks: tuple[str, ...] = (),
@@ -69,14 +69,14 @@ def sharpness(
             operator = curvature_run.curvature.hessian(block=block)
             found = curvature_run.largest(operator, block=block)
             yield from _value("lambda_max", found.top, kind="hessian", part=block)
-        yield from _stability(curvature_run, stored_optimizer, checkpoint, run)
+        yield from _stability(curvature_run, stored_optimizer, checkpoint)
     except Unavailable as reason:
         yield Skip(str(reason))
 
 
 def _largest(run: CurvatureRun) -> Iterator[Finding]:
     operator = run.curvature.hessian()
-    yield Reading("conditions", label=_conditions(run), split="train", kind="hessian")
+    yield Reading("conditions", label=_conditions(operator), split="train", kind="hessian")
     yield from _value("lambda_max", run.largest(operator).top, kind="hessian")
 
 
@@ -85,7 +85,8 @@ def _spectrum(run: CurvatureRun, kind: Kind) -> Iterator[Finding]:
     if not solved.found.top:
         yield Skip(f"{kind}: {_NOT_FINITE}")
         return
-    yield Reading("conditions", label=_conditions(run), split="train", kind=kind)
+    operator = run.curvature.ggn() if kind == "ggn" else run.curvature.hessian()
+    yield Reading("conditions", label=_conditions(operator), split="train", kind=kind)
     yield from _value("lambda_max", solved.found.top, kind=kind)
     for index, each in enumerate(solved.found.top):
         yield _reading("eigenvalue", each, kind=kind, index=index)
@@ -145,7 +146,7 @@ def _alignment(run: CurvatureRun, found: Extremes) -> Iterator[Finding]:
     yield Reading("gradient_alignment", float(torch.dot(cosines, cosines)), split="train", quality=quality)
 
 
-def _stability(run: CurvatureRun, stored: StoredOptimizer, checkpoint: Checkpoint, about: Run) -> Iterator[Finding]:
+def _stability(run: CurvatureRun, stored: StoredOptimizer, checkpoint: Checkpoint) -> Iterator[Finding]:
     optimizer = stored.found
     if optimizer is None:
         yield Skip(f"stability_ratio: {stored.reason}")
@@ -164,7 +165,9 @@ def _stability(run: CurvatureRun, stored: StoredOptimizer, checkpoint: Checkpoin
     if not found.top:
         yield Skip(f"stability_ratio: {_NOT_FINITE}")
         return
-    yield Reading("criterion", label=_criterion(about, felt.facts.examples, rates.source), kind=border.formula)
+    yield Reading(
+        "criterion", label=_criterion(felt.facts, run.curvature.training_batch, rates.source), kind=border.formula
+    )
     certain: Quality = "ok" if rates.certain else "unresolved"
     yield Reading("stability_threshold", border.value, kind=border.formula, quality=certain)
     value, bound = found.top[0].value / border.value, found.top[0].bound / border.value
@@ -174,23 +177,23 @@ def _stability(run: CurvatureRun, stored: StoredOptimizer, checkpoint: Checkpoin
     )  # fmt: skip
 
 
-def _criterion(run: Run, examples: int, source: str) -> str:
-    size = batch_size_of(run.attributes, 0)[0]
+def _criterion(facts: Facts, size: int, source: str) -> str:
     if not size:
         how = "the size of training's batches is not known"
-    elif size >= examples:
-        how = f"training's batches of {size} are no smaller than the {examples} examples measured on"
+    elif size >= facts.examples:
+        how = f"training's batches of {size} are no smaller than the {facts.examples} examples measured on"
     else:
         how = f"training is stochastic, in batches of {size}, where instability begins at lower curvature"
-    return f"full-batch criterion; {how}; learning rate: {source}"
+    by = f"BatchNorm by batches of {facts.batch_size} of {facts.examples} examples; " if facts.batch_size else ""
+    return f"full-batch criterion; {how}; {by}learning rate: {source}"
 
 
-def _conditions(run: CurvatureRun) -> str:
-    facts = run.curvature.hessian().facts
+def _conditions(operator: Curved) -> str:
+    facts = operator.facts
     batches = {"none": "no BatchNorm", "eval": "BatchNorm by running statistics"}.get(facts.batch_norm, "")
     return (
         f"{facts.loss}; {facts.examples} examples of {facts.split}, subset {facts.subset}; {batches}; "
-        f"{facts.parameters} parameters; {facts.engine}; no weight decay"
+        f"{facts.parameters} parameters; {facts.engine}; {facts.dtype}; no weight decay"
     )
 
 

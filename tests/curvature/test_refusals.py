@@ -3,14 +3,17 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
+from curvature.dense import Dense
 from curvature.nets import Case, whole
 from torch import nn
 
 from sounding import SoundingError, Unavailable
 from sounding.curvature.batches import MiniBatch
 from sounding.curvature.memory import LEAST, MOST, OWN, Allocations, Memory, Need, chunks_of, need_of
+from sounding.curvature.operator import difference
 from sounding.curvature.surroundings import Surroundings
 
 X = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
@@ -145,6 +148,14 @@ def test_a_network_that_has_learnt_all_is_not_blamed():
     assert operator.facts.dtype == "float64"
     expected = Case(copy.deepcopy(module).double(), x.double(), Y).dense_hessian()
     torch.testing.assert_close(whole(operator), expected, rtol=1e-7, atol=0)
+
+
+def test_matrices_of_two_types_are_subtracted_in_the_first_ones():
+    single, exact = Dense(np.eye(3)), Dense(3.0 * np.eye(3), torch.float64)
+    for one, other, expected in ((single, exact, -2.0), (exact, single, 2.0)):
+        found = difference(one, other).matmat(torch.ones(1, 3, dtype=one.dtype))
+        assert found.dtype == one.dtype
+        assert found[0].tolist() == [expected] * 3
 
 
 def test_nor_one_that_cannot_compute_in_float64():

@@ -57,7 +57,7 @@ def test_one_rule_makes_a_border():
     assert border.value == pytest.approx(38.0)
     adam = border_of([group("adamw", betas=(0.9, 0.99), weight_decay=w) for w in (0.0, 0.5)], [0.1, 0.2])
     assert not isinstance(adam, str)
-    assert adam.value == pytest.approx((2 - 0.1 * 0.5) * 19 / 0.1)
+    assert adam.value == pytest.approx((2 - 0.2 * 0.5) * 19 / 0.1)  # 1 - 0.2·0.5 of the weights is left by decay
     assert adam.preconditioned
     rmsprop = border_of([group("rmsprop", momentum=0.5), group("rmsprop", momentum=0.5)], [0.1, 0.2])
     assert not isinstance(rmsprop, str)
@@ -69,6 +69,7 @@ def test_one_rule_makes_a_border():
     ("groups", "rates", "reason"),
     [
         ([group()], [None], "the learning rate is not known"),
+        ([group(), group()], [0.1, None], "not known of every group"),
         ([group()], [0.0], "the learning rate is 0"),
         ([group(), group(momentum=0.9)], [0.1, 0.1], "different rules"),
         ([group(), group()], [0.1, 0.2], "different learning rates"),

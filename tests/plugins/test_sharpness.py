@@ -229,6 +229,29 @@ def test_one_parameter_and_a_constant_loss(sounding_plugin: Trial):
     assert "no eigenvalue is positive" in skips(still)
 
 
+class Saddle(nn.Module):
+    """A loss of known curvatures, of which the last one is downwards."""
+
+    def __init__(self, *curvatures: float) -> None:
+        super().__init__()
+        self.w, self.curvatures = nn.Parameter(torch.full((len(curvatures),), 0.1)), torch.tensor(curvatures)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return 0.5 * (self.curvatures * self.w.square()).sum() + 0.0 * inputs[:, 0]
+
+
+def test_what_lies_below_zero_is_no_gap_of_itself(sounding_plugin: Trial):
+    given: dict[str, Any] = {
+        "probe": Probe(train=(torch.ones(8, 1), torch.zeros(8))), "functions": {"loss": lambda out, y, x: out},
+    }  # fmt: skip
+    saddle = sounding_plugin(sharpness, model=Saddle(5.0, 4.9, -3.0), kinds=("hessian",), **given)
+    assert values(saddle)["outlier_gap"].value == pytest.approx(4.9 / 3.0, rel=1e-3)
+    assert "no clear gap" in skips(saddle)
+    assert values(saddle)["conditions"].label.endswith("; float32; no weight decay")  # type: ignore[union-attr]
+    clear = sounding_plugin(sharpness, model=Saddle(5.0, 4.0, -0.5), kinds=("hessian",), **given)
+    assert (values(clear)["outliers"].value, values(clear)["outlier_gap"].value) == (2.0, pytest.approx(8.0, rel=1e-3))
+
+
 def test_batch_norm_in_training_mode_is_what_stability_rests_on(sounding_plugin: Trial, images: Any):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4))
@@ -240,6 +263,8 @@ def test_batch_norm_in_training_mode_is_what_stability_rests_on(sounding_plugin:
     known = sounding_plugin(
         sharpness, model=model, probe=probe, largest_only=True, checkpoint=checkpoint, attributes={"batch_size": 60}
     )
-    ratio = values(known, "2/η")["stability_ratio"].value or 0.0
+    edge = values(known, "2/η")
+    assert "BatchNorm by batches of 60 of 120 examples" in (edge["criterion"].label or "")
+    ratio = edge["stability_ratio"].value or 0.0
     assert ratio > 0.0
     assert ratio != pytest.approx((values(known)["lambda_max"].value or 0.0) * 0.05, rel=0.05)

@@ -64,8 +64,12 @@ class Operator:
 
 
 def difference(one: LinearOperator, other: LinearOperator) -> Operator:
-    """A - B."""
-    return Operator(one.size, one.device, one.dtype, lambda vectors: one.matmat(vectors).sub_(other.matmat(vectors)))
+    """A - B, in the type of A."""
+
+    def apply(vectors: torch.Tensor) -> torch.Tensor:
+        return one.matmat(vectors).sub_(other.matmat(vectors.to(other.dtype)))
+
+    return Operator(one.size, one.device, one.dtype, apply)
 
 
 @dataclass(frozen=True)

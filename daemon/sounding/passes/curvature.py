@@ -132,6 +132,11 @@ class Curvature:
         return self._model.recipe
 
     @property
+    def training_batch(self) -> int:
+        """Size of a training batch, by the settings or the run's attribute; 0 where it is not known."""
+        return self._settings.batch_size
+
+    @property
     def room(self) -> int:
         """How many vectors of the whole length may be held beside the graphs, by whoever multiplies."""
         size = max((objective.dtype.itemsize for _, objective in self._sums.values()), default=self.dtype.itemsize)
@@ -194,27 +199,17 @@ class Curvature:
         except Asymmetric as error:
             if self.dtype == torch.float64 or self.device.type == "mps":
                 raise
-            exact, memory = (
-                self._objective(statistics, examples, torch.float64),
-                replace(self._memory, vector=2 * self._memory.vector),
-            )
+            exact = self._objective(statistics, examples, torch.float64)
+            memory = replace(self._memory, vector=2 * self._memory.vector)
             try:
                 return exact, examine(matrix, exact, engines, memory), memory
             except RuntimeError:  # the network itself is written for float32
                 raise error from None
 
     def _objective(self, statistics: Statistics, examples: int, least: torch.dtype = torch.float32) -> Objective:
-        split = self._probe.splits[self.subset.split]
-        positions = self.subset.positions[:examples]
+        model, split, positions = self._model, self._probe.splits[self.subset.split], self.subset.positions[:examples]
         return Objective(
-            self._model.module,
-            self._model.recipe,
-            split,
-            self._probe.unit,
-            positions,
-            self._parameters,
-            statistics,
-            least,
+            model.module, model.recipe, split, self._probe.unit, positions, self._parameters, statistics, least
         )
 
     def _require_finite(self) -> None:

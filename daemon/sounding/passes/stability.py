@@ -1,6 +1,7 @@
 """Which stability border the stored optimizer has: its rule, where all of the network is trained by one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sounding.curvature.thresholds import Rule, Threshold, threshold_of
 from sounding.passes.optimizer import Group
@@ -10,11 +11,11 @@ def border_of(groups: Sequence[Group], rates: Sequence[float | None]) -> Thresho
     """The border for full batches and the last learning rate, or why there is none.
 
     A preconditioner takes up different rates (the first group's goes with it); optimizers without one need one rate.
-    Of decoupled decays the largest counts.
+    Of decoupled decays, each of which goes with its own group's rate, the largest counts.
     """
     rules = [_rule(group, rate) for group, rate in zip(groups, rates, strict=True) if rate is not None]
-    if not rules or rates[0] is None:
-        return "the learning rate is not known"
+    if not rules or len(rules) < len(groups):
+        return "the learning rate is not known" + (" of every group of parameters" if rules else "")
     kinds = {(rule.kind, rule.momentum, rule.dampening, rule.nesterov) for rule in rules}
     if len(kinds) > 1:
         return "groups of parameters are trained by different rules"
@@ -42,4 +43,6 @@ def _rule(group: Group, rate: float) -> Rule:
 
 
 def _with_rate(rule: Rule, rate: float) -> Rule:
-    return Rule(rule.kind, rate, rule.momentum, rule.dampening, rule.nesterov, rule.weight_decay, rule.decoupled)
+    """The rule at another group's rate; decoupled decay takes the same share of the weights as before."""
+    decay = rule.weight_decay * rule.rate / rate if rule.decoupled else rule.weight_decay
+    return replace(rule, rate=rate, weight_decay=decay)
