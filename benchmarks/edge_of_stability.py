@@ -42,7 +42,7 @@ class Reading:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--every", type=int, default=50)
     options = parser.parse_args()
     torch.set_num_threads(1)
