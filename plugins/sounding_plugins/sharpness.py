@@ -39,7 +39,7 @@ _NOT_FINITE = "a product with it is NaN or infinite"
                "Gur-Ari, Roberts and Dyer 2018"),
         Metric("stability_threshold", "loss/weight²", "curvature above which full-batch steps grow", _EDGE),
         Metric("stability_ratio", "1", "largest eigenvalue that the optimizer feels over stability_threshold", _EDGE),
-        Metric("criterion", "1", "what the threshold presumes, how training is, and BatchNorm's batches", _EDGE,
+        Metric("criterion", "1", "what the threshold presumes, how training is, and what matrix is felt", _EDGE,
                kind="label"),
         Metric("conditions", "1", "loss, examples, engine, number type and BatchNorm mode that all rests on",
                "definition", kind="label"),
@@ -158,7 +158,8 @@ def _stability(run: CurvatureRun, stored: StoredOptimizer, checkpoint: Checkpoin
         return
     try:
         felt = run.curvature.decayed(run.curvature.hessian("train"))
-        found = run.largest(run.curvature.preconditioned(felt) if border.preconditioned else felt, "train")
+        felt = run.curvature.preconditioned(felt) if border.preconditioned else felt
+        found = run.largest(felt, "train")
     except Unavailable as reason:
         yield Skip(f"stability_ratio: {reason}")
         return
@@ -185,7 +186,8 @@ def _criterion(facts: Facts, size: int, source: str) -> str:
     else:
         how = f"training is stochastic, in batches of {size}, where instability begins at lower curvature"
     by = f"BatchNorm by batches of {facts.batch_size} of {facts.examples} examples; " if facts.batch_size else ""
-    return f"full-batch criterion; {how}; {by}learning rate: {source}"
+    of = f"preconditioned by {facts.preconditioner}; " if facts.preconditioner else ""
+    return f"full-batch criterion; {how}; {by}{of}weight decay: {facts.weight_decay}; learning rate: {source}"
 
 
 def _conditions(operator: Curved) -> str:

@@ -164,7 +164,10 @@ def test_the_edge_of_stability(
     assert edge["stability_threshold"].value == pytest.approx(border)
     assert edge["stability_ratio"].value == pytest.approx(felt / border, rel=1e-3)
     assert edge["stability_ratio"].group == "full-batch criterion"
-    assert "training is stochastic, in batches of 16" in (edge["criterion"].label or "")
+    label = edge["criterion"].label or ""
+    assert "training is stochastic, in batches of 16" in label
+    assert ("preconditioned by adamw" in label) is isinstance(optimizer, torch.optim.AdamW)
+    assert f"weight decay: coupled, {optimizer.param_groups[0]['weight_decay']:g}; " in label
 
 
 def largest_after(weight: torch.Tensor, hessian: torch.Tensor, stored: dict[str, Any], lr: float) -> float:
