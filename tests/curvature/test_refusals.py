@@ -11,10 +11,8 @@ from curvature.nets import Case, whole
 from torch import nn
 
 from sounding import SoundingError, Unavailable
-from sounding.curvature.batches import MiniBatch
 from sounding.curvature.memory import LEAST, MOST, OWN, Allocations, Memory, Need, chunks_of, need_of
 from sounding.curvature.operator import difference
-from sounding.curvature.surroundings import Surroundings
 
 X = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(12) % 3
@@ -118,21 +116,6 @@ def test_a_network_that_draws_random_numbers():
 def test_an_operation_without_second_derivative_is_named():
     with pytest.raises(Unavailable, match=r"cannot be differentiated twice: .*cdist"):
         Case(Distances(5, 3), X, Y).curvature(engine="reverse").hessian()
-
-
-def test_a_batch_is_refused_with_the_same_reasons():
-    def batch(module, loss=None):
-        objective = Case(module, X, Y, loss).curvature()._objective("eval", len(X))
-        return MiniBatch(Surroundings(objective, [range(12)]), [range(12)])
-
-    with pytest.raises(Unavailable, match=r"cannot be differentiated twice: .*cdist"):
-        batch(Distances(5, 3)).along_gradient()
-    nothing = lambda out, y: (out.square().sum(1), torch.zeros(len(y)))  # noqa: E731
-    with pytest.raises(Unavailable, match="every loss weight of a batch is zero"):
-        batch(perceptron(), nothing)
-    around = Surroundings(Case(perceptron(), X, Y, nothing).curvature()._objective("eval", 12), [range(12)])
-    with pytest.raises(Unavailable, match="every loss weight of a batch is zero"):
-        around.gradient()
 
 
 def test_a_wrong_derivative_is_told_from_its_asymmetry():

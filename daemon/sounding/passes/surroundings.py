@@ -16,8 +16,6 @@ from sounding.passes.model import Model
 from sounding.probe import TRAIN, Probe
 from sounding.recipe import Recipe
 
-_CHUNK = 256  # examples at once
-
 
 class Around:
     """Makes `Surroundings`: in evaluation mode, of the loss of normalised logits, or of batches as training sees them.
@@ -33,19 +31,21 @@ class Around:
         examples: int,
         parameters: Mapping[str, torch.Tensor],
         batch_size: int,
+        chunk: int,
     ) -> None:
         chosen = subset_of(probe, TRAIN, examples)
         self._model, self._probe, self._parameters = model, probe, parameters
         self._positions = chosen.positions
         self.subset, self.examples = chosen.hash, len(chosen.positions)
         self.batch_size = batch_size
+        self._chunk = max(1, chunk)
         self.has_batch_norm = bool(batch_norms(model.module))
 
     def evaluated(self, *, normalised: bool = False) -> Surroundings:
         """The loss of the function that is evaluated; `normalised` divides centred logits by their norm first."""
         self._require_finite()
         recipe = _normalising(self._model.recipe) if normalised else self._model.recipe
-        chunks = [range(at, min(at + _CHUNK, self.examples)) for at in range(0, self.examples, _CHUNK)]
+        chunks = [range(at, min(at + self._chunk, self.examples)) for at in range(0, self.examples, self._chunk)]
         return Surroundings(self._objective(recipe, "eval"), chunks)
 
     def in_batches(self, size: int) -> Surroundings:
@@ -56,7 +56,7 @@ class Around:
         self._require_finite()
         if size > self.examples:
             raise Unavailable(f"a batch has {size} examples, and the subset of the probe {self.examples}")
-        length = size if self.has_batch_norm else min(size, _CHUNK)
+        length = size if self.has_batch_norm else min(size, self._chunk)
         chunks = [range(at, at + length) for at in range(0, self.examples - length + 1, length)]
         return Surroundings(self._objective(self._model.recipe, "train"), chunks)
 
@@ -74,14 +74,22 @@ class Around:
 
 @shared_pass(version=1)
 def surroundings(
-    model: Model, recipe: Recipe, run: Run, *, examples: int = 1024, parameters: str = "trainable", batch_size: int = 0
+    model: Model,
+    recipe: Recipe,
+    run: Run,
+    *,
+    examples: int = 1024,
+    parameters: str = "trainable",
+    batch_size: int = 0,
+    chunk: int = 256,
 ) -> Around:
     """On at most `examples` of the train split; `parameters` are "trainable", "all", or a pattern of names.
 
-    `batch_size` is that of training (0: the run's attribute tells).
+    `batch_size` is that of training (0: the run's attribute tells). `chunk` examples go through the network at once:
+    fewer take less memory.
     """
     chosen = chosen_parameters(model.module, parameters)
-    return Around(model, recipe.probe(run), examples, chosen, batch_size_of(run.attributes, batch_size)[0])
+    return Around(model, recipe.probe(run), examples, chosen, batch_size_of(run.attributes, batch_size)[0], chunk)
 
 
 def _normalising(recipe: Recipe) -> Recipe:
