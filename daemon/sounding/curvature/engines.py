@@ -1,7 +1,8 @@
 """The ways to multiply, and how a matrix of the mean loss is summed from chunks of examples.
 
 A chunk's graph is kept where memory allows, which makes a product one backward pass; the other chunks' graphs are built
-anew for each product; where reverse over reverse fails, forward over reverse is tried. What fails in each is refused.
+anew for each product. Layers are rewritten to be differentiated twice at less cost; where that fails, they are torch's
+own, and where these do, forward over reverse is tried. What fails in each is refused.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from sounding.curvature.operator import Layout
 from sounding.errors import SoundingError
 
 Matrix: TypeAlias = Literal["hessian", "ggn", "fisher"]
-Engine: TypeAlias = Literal["reverse", "forward"]  # over reverse
+Engine: TypeAlias = Literal["rewritten", "reverse", "forward"]  # over reverse; by layers rewritten, or torch's own
 Way: TypeAlias = Literal["auto", "reverse", "forward"]
 Places: TypeAlias = Sequence[int]  # of parameters among the objective's
 
@@ -34,7 +35,11 @@ class Graph(Protocol):
         ...
 
 
-GRAPHS: dict[Matrix, Callable[[Objective, range, Places], Graph]] = {
+class _Grapher(Protocol):
+    def __call__(self, objective: Objective, chunk: range, places: Places, *, rewritten: bool) -> Graph: ...
+
+
+_GRAPHS: dict[Matrix, _Grapher] = {
     "hessian": HessianGraph,
     "ggn": partial(JacobianGraph, "outputs"),
     "fisher": partial(JacobianGraph, "losses"),
@@ -47,10 +52,15 @@ FORWARD: dict[Matrix, Callable[[Objective, range, Sequence[torch.Tensor], Places
 
 
 WAYS: dict[Way, tuple[Engine, ...]] = {
-    "auto": ("reverse", "forward"),
-    "reverse": ("reverse",),
+    "auto": ("rewritten", "reverse", "forward"),
+    "reverse": ("rewritten", "reverse"),
     "forward": ("forward",),
 }
+
+
+def graph_of(matrix: Matrix, engine: Engine, objective: Objective, chunk: range, places: Places) -> Graph:
+    """The graph of a chunk by an engine that makes one."""
+    return _GRAPHS[matrix](objective, chunk, places, rewritten=engine == "rewritten")
 
 
 class Shelf:
@@ -140,7 +150,7 @@ class Sum:
                 add(product, [each[number] for each in found], layout)
 
     def _graph(self, chunk: range, places: Places) -> Graph:
-        return GRAPHS[self._matrix](self._objective, chunk, places)
+        return graph_of(self._matrix, self.engine, self._objective, chunk, places)
 
     def _keeping(self, shelf: Shelf) -> int:
         """How many chunks' graphs may be kept."""

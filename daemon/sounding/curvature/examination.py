@@ -1,14 +1,14 @@
 """What is found out on a few examples before the real work: which engine works, whether it is sound, what it needs."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 
 from sounding.contract import Unavailable
-from sounding.curvature.engines import FORWARD, GRAPHS, Engine, Matrix, add
+from sounding.curvature.engines import FORWARD, Engine, Matrix, add, graph_of
 from sounding.curvature.hessian import Slopes
 from sounding.curvature.memory import Allocations, Memory, Need, need_of
 from sounding.curvature.objective import Objective
@@ -47,9 +47,9 @@ def examine(matrix: Matrix, objective: Objective, engines: Sequence[Engine], mem
     least, most = _sizes(objective)
     refusals: list[str] = []
     with preserved():
-        _require_settled(objective, range(least))
+        settled = {range(least): _settled(objective, range(least))}
         for engine in engines:
-            multiply = Trial(matrix, engine, objective)
+            multiply = Trial(matrix, engine, objective, settled)
             try:
                 measured = [multiply.symmetric(least)]
                 whole = measured[0][2] * len(objective.positions) / least
@@ -78,8 +78,8 @@ def operation_in(error: RuntimeError) -> str:
     return f"{found[1]}: {text}" if found else text
 
 
-def _require_settled(objective: Objective, chunk: range) -> None:
-    """Raise Unavailable unless the losses are finite, and the same a second time."""
+def _settled(objective: Objective, chunk: range) -> float:
+    """The summed loss. Raises Unavailable unless the losses are finite, and the same a second time."""
     with objective.prepared(), torch.no_grad():
         found = [objective.evaluate(chunk) for _ in range(2)]
     one, two = (torch.where(each.weights != 0, each.values, 0.0) for each in found)
@@ -90,12 +90,14 @@ def _require_settled(objective: Objective, chunk: range) -> None:
             "the network gives other losses when it is asked again (a layer draws random numbers in evaluation mode), "
             "so its curvature is not defined"
         )
+    return found[0].loss
 
 
 class Trial:
-    """Products on a few examples by one engine, the graph built anew for each."""
+    """Products on a few examples by one engine, the graph built anew for each; `losses` are sums that it must meet."""
 
-    def __init__(self, matrix: Matrix, engine: Engine, objective: Objective) -> None:
+    def __init__(self, matrix: Matrix, engine: Engine, objective: Objective, losses: Mapping[range, float]) -> None:
+        self._losses = losses
         self._matrix: Matrix = matrix
         self._engine = engine
         self._objective = objective
@@ -138,8 +140,11 @@ class Trial:
         parts, places = list(objective.layout.views(vector)), range(len(objective.leaves))
         if self._engine == "forward":
             return [each[0] for each in FORWARD[self._matrix](objective, chunk, [part[None] for part in parts], places)]
-        graph = GRAPHS[self._matrix](objective, chunk, places)
+        graph = graph_of(self._matrix, self._engine, objective, chunk, places)
         self._kept = counted.live if counted is not None else 0
+        loss = self._losses.get(chunk, graph.loss)
+        if abs(graph.loss - loss) > _SETTLED * abs(loss):
+            raise RuntimeError(f"layers written anew give a loss of {graph.loss}, not {loss}")
         with objective.prepared():
             return graph.product(parts, places)
 

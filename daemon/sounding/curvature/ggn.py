@@ -4,6 +4,7 @@ For the Gauss-Newton matrix J is the Jacobian of the outputs and B the Hessian o
 the empirical Fisher matrix J is the Jacobian of the losses themselves, one row each, and B holds their weights.
 """
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from torch.func import jvp, vjp, vmap
 from sounding.batch import tensors_in
 from sounding.curvature.hessian import Slopes, forward_mode, slopes_of
 from sounding.curvature.objective import Evaluated, Objective
+from sounding.curvature.rewriting import Rewriting
 
 Inner = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]  # B, on the tensors that J leads to
 Of = Literal["outputs", "losses"]
@@ -23,11 +25,14 @@ Of = Literal["outputs", "losses"]
 class JacobianGraph:
     """The graph of a chunk's outputs and of u → Jᵀu, kept: a product is a pass forward (J), and one backward (Jᵀ)."""
 
-    def __init__(self, of: Of, objective: Objective, chunk: range, places: Sequence[int]) -> None:
+    def __init__(
+        self, of: Of, objective: Objective, chunk: range, places: Sequence[int], *, rewritten: bool = False
+    ) -> None:
         self._leaves = [objective.leaves[place] for place in places]
         self._places = {place: number for number, place in enumerate(places)}
         with objective.prepared(), torch.enable_grad():
-            found = objective.evaluate(chunk)
+            with Rewriting(linear=True) if rewritten else contextlib.nullcontext():
+                found = objective.evaluate(chunk)
             self.weight, self.loss = found.weight, found.loss
             self._ends = _ends(of, found)
             self._inner = _inner(of, objective, found, len(chunk))

@@ -8,18 +8,23 @@ import torch
 from torch.func import grad, jvp, vmap
 
 from sounding.curvature.objective import Leaves, Objective
+from sounding.curvature.rewriting import Rewriting
 
 Slopes = Sequence[torch.Tensor | None]
 
 
 class HessianGraph:
-    """The graph of a chunk's gradient, kept: every further product is one backward pass through it."""
+    """The graph of a chunk's gradient, kept: every further product is one backward pass through it.
 
-    def __init__(self, objective: Objective, chunk: range, places: Sequence[int]) -> None:
+    With `rewritten` some layers are computed by formulas that make it cheaper, see `Rewriting`.
+    """
+
+    def __init__(self, objective: Objective, chunk: range, places: Sequence[int], *, rewritten: bool = False) -> None:
         self._leaves = [objective.leaves[place] for place in places]
         self._places = {place: number for number, place in enumerate(places)}
         with objective.prepared(), torch.enable_grad():
-            found = objective.evaluate(chunk)
+            with Rewriting() if rewritten else contextlib.nullcontext():
+                found = objective.evaluate(chunk)
             self.weight, self.loss = found.weight, found.loss
             self.slopes = slopes_of(found.total, self._leaves, graph=True)
 

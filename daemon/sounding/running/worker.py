@@ -22,6 +22,7 @@ from sounding.errors import SoundingError
 from sounding.measuring.collecting import WITHOUT
 from sounding.records import Job, PluginSheet, TaskResult
 from sounding.running.gauge import Gauge
+from sounding.running.heap import give_back, keep_freed
 from sounding.running.holding import held, told_of_originals
 
 _PR_SET_PDEATHSIG = 1
@@ -63,6 +64,7 @@ class NotNow:
 def serve(connection: Connection, nice: int, threads: int, without: tuple[str, ...]) -> None:
     """Answer calls until the pipe closes; the entry point of every child."""
     _become_killable(nice)
+    keep_freed()
     os.environ[WITHOUT] = ",".join(without)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:
@@ -75,6 +77,7 @@ def serve(connection: Connection, nice: int, threads: int, without: tuple[str, .
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
         connection.send(_answer(call))
+        give_back()
 
 
 def perform(job: Job, temporary: str, sheets: dict[str, PluginSheet]) -> tuple[TaskResult, ...] | NotNow:
