@@ -19,6 +19,7 @@ from sounding.passes.preconditioner import StoredOptimizer
 from sounding.recipe import Probe, Recipe
 
 LARGEST = largest_alone()
+DEPTH = 32  # as the pass has it where nothing else is set
 
 
 def measure(subject: Subject) -> dict[str, object]:
@@ -37,7 +38,7 @@ def measure(subject: Subject) -> dict[str, object]:
         "products": found.products,
     }
     if sys.argv[2] == "all":
-        trace, spectrum = traces(operator, found).trace, density(operator, found)
+        trace, spectrum = traces(operator, found).trace, density(operator, found, DEPTH)
         kept |= {"trace": trace.value, "trace_error": trace.stderr, "all_products": operator.products}
         kept |= {"nodes": spectrum.nodes.tolist(), "weights": spectrum.weights.tolist()}
     return kept
