@@ -19,11 +19,13 @@ class Trial(Protocol):
     """Runs a plugin as the worker would.
 
     Afterwards `forwards` and `backwards` say what the job cost: examples that went through the network, those of the
-    traversal included. A plugin's page can state them, and a test hold them to it.
+    traversal included. A plugin's page can state them, and a test hold them to it. `reason` says why the plugin was
+    skipped as a whole, as where a pass raises Unavailable; it is empty where the plugin was not.
     """
 
     forwards: int
     backwards: int
+    reason: str
 
     def __call__(
         self,

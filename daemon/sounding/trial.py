@@ -47,6 +47,7 @@ class PluginTrial:
     directory: Path
     forwards: int = 0
     backwards: int = 0
+    reason: str = ""
 
     def __call__(
         self,
@@ -80,12 +81,13 @@ class PluginTrial:
             now = _saved(directory / "now.pt", checkpoint, 1)
             others = () if previous is None else (_saved(directory / "previous.pt", previous, 0),)
             job = Job(1, now, (_task(plugin, now, others, options),), others, dict(attributes or {}))
-        findings = _twice(job, _loaded(plugin, also), plugin, recipe, past)
+        result = _twice(job, _loaded(plugin, also), plugin, recipe, past)
+        self.reason = result.reason if result.ending is Ending.SKIPPED else ""
         self.forwards, self.backwards = count.forwards // 2, count.backwards // 2
-        return findings
+        return list(result.findings)
 
 
-def _twice(job: Job, loaded: Loaded, plugin: AnyPlugin, recipe: Recipe, past: Past | None = None) -> list[Finding]:
+def _twice(job: Job, loaded: Loaded, plugin: AnyPlugin, recipe: Recipe, past: Past | None = None) -> TaskResult:
     first, second = (_once(job, loaded, plugin, recipe, past) for _ in range(2))
     for one, other in zip(first.findings, second.findings, strict=False):
         if repr(one) != repr(other):
@@ -94,7 +96,9 @@ def _twice(job: Job, loaded: Loaded, plugin: AnyPlugin, recipe: Recipe, past: Pa
         pytest.fail(
             f"{plugin.name} found {len(first.findings)} things in a first run, {len(second.findings)} in a second"
         )
-    return list(first.findings)
+    if first.reason != second.reason:
+        pytest.fail(f"{plugin.name} ended with {first.reason!r} in a first run, with {second.reason!r} in a second")
+    return first
 
 
 def _once(job: Job, loaded: Loaded, plugin: AnyPlugin, recipe: Recipe, past: Past | None) -> TaskResult:
@@ -116,7 +120,9 @@ def _watched(bench: Bench, task: Task, plugin: AnyPlugin) -> TaskResult:
         result = measured(bench, plugin, task)
         # Version counters miss writes through `.data` and numpy; the bytes do not.
         changed = digest_of(given_tensors(arguments)) != before
-    except (Damage, PassFailure, SoundingError) as error:
+    except PassFailure as failure:  # skipped, where a pass has no material in this checkpoint
+        return TaskResult(task, failure.ending, failure.reason)
+    except (Damage, SoundingError) as error:
         return TaskResult(task, Ending.FAILED, str(error))
     if changed:
         reason = f"{plugin.name} wrote to the weights, the model or another pass's tensors; work on a copy"

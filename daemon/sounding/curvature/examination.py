@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -11,7 +12,8 @@ from sounding.contract import Unavailable
 from sounding.curvature.engines import FORWARD, Engine, Matrix, add, graph_of
 from sounding.curvature.hessian import Slopes
 from sounding.curvature.memory import Allocations, Memory, Need, need_of
-from sounding.curvature.objective import Objective
+from sounding.curvature.objective import Evaluated, Objective
+from sounding.curvature.settling import SETTLED, settled
 from sounding.numbers import accumulating
 from sounding.seeds import preserved
 
@@ -19,7 +21,6 @@ _MOST = 8  # examples to begin with
 _MORE = 64  # where these leave a doubt
 _SHARE = 64  # one in so many: what is examined should cost little beside what is done
 _SYMMETRIC = 1e-4  # of the products' length: what rounding leaves of uᵀHv - vᵀHu is below
-_SETTLED = 1e-5  # of the greatest loss: what a repeated forward pass may differ by, by summing in another order
 _OPERATION = re.compile(r"(?:aten::|derivative for '?\"?|operator |function )'?\"?(?:aten::)?(\w+)")
 
 
@@ -47,9 +48,9 @@ def examine(matrix: Matrix, objective: Objective, engines: Sequence[Engine], mem
     least, most = _sizes(objective)
     refusals: list[str] = []
     with preserved():
-        settled = {range(least): _settled(objective, range(least))}
+        losses = {range(least): _loss(objective, range(least))}
         for engine in engines:
-            multiply = Trial(matrix, engine, objective, settled)
+            multiply = Trial(matrix, engine, objective, losses)
             try:
                 measured = [multiply.symmetric(least)]
                 whole = measured[0][2] * len(objective.positions) / least
@@ -78,19 +79,13 @@ def operation_in(error: RuntimeError) -> str:
     return f"{found[1]}: {text}" if found else text
 
 
-def _settled(objective: Objective, chunk: range) -> float:
+def _loss(objective: Objective, chunk: range) -> float:
     """The summed loss. Raises Unavailable unless the losses are finite, and the same a second time."""
-    with objective.prepared(), torch.no_grad():
-        found = [objective.evaluate(chunk) for _ in range(2)]
-    one, two = (torch.where(each.weights != 0, each.values, 0.0) for each in found)
-    if not bool(torch.isfinite(one).all()):
+    with objective.prepared():
+        found = settled(partial(objective.evaluate, chunk), Evaluated.counting)
+    if not bool(torch.isfinite(found.counting()).all()):
         raise Unavailable("the loss is not finite at this checkpoint, so it has no curvature")
-    if bool((one - two).abs().max() > _SETTLED * one.abs().max()):
-        raise Unavailable(
-            "the network gives other losses when it is asked again (a layer draws random numbers in evaluation mode), "
-            "so its curvature is not defined"
-        )
-    return found[0].loss
+    return found.loss
 
 
 class Trial:
@@ -143,7 +138,7 @@ class Trial:
         graph = graph_of(self._matrix, self._engine, objective, chunk, places)
         self._kept = counted.live if counted is not None else 0
         loss = self._losses.get(chunk, graph.loss)
-        if abs(graph.loss - loss) > _SETTLED * abs(loss):
+        if abs(graph.loss - loss) > SETTLED * abs(loss):
             raise RuntimeError(f"layers written anew give a loss of {graph.loss}, not {loss}")
         with objective.prepared():
             return graph.product(parts, places)

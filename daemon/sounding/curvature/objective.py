@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sounding.batch import moved, tensors_in
 from sounding.calling import Called
 from sounding.curvature.operator import Layout
+from sounding.curvature.settling import counting
 from sounding.numbers import accumulating
 from sounding.probe import Split
 from sounding.recipe import Recipe
@@ -33,6 +34,10 @@ class Evaluated:
     outputs: Any
     values: torch.Tensor
     weights: torch.Tensor
+
+    def counting(self) -> torch.Tensor:
+        """The losses, with zeros for those that weigh nothing."""
+        return counting(self.values, self.weights)
 
     @property
     def total(self) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from sounding.batch import Batch
 from sounding.contract import Run, shared_pass
 from sounding.curvature.objective import batch_norms
+from sounding.curvature.settling import FEW, counting, settled
 from sounding.numbers import accumulating
 from sounding.passes.model import Model
 from sounding.passes.predictions import Predictions, PredictionsAccumulator
@@ -36,6 +38,7 @@ class Elsewhere:
         self.buffers = {name: each.detach() for name, each in model.module.named_buffers()}
         self._norms = [each for each in batch_norms(self._model.module) if each.running_mean is not None]
         self._momenta = [each.momentum for each in self._norms]
+        self._settled = False
 
     @property
     def has_batch_norm(self) -> bool:
@@ -57,7 +60,13 @@ class Elsewhere:
 
         With statistics="reestimated" BatchNorm's running statistics are gathered anew from the sample of the train
         split, all of it counting alike, in evaluation mode but for those layers.
+
+        Raises Unavailable for a network that gives other losses when it is asked again.
         """
+        if not self._settled:  # before any other weights are in it, so that it is this checkpoint that is judged
+            few = partial(self._taken, TRAIN, 0, min(FEW, len(self._samples[TRAIN])))
+            settled(few, lambda found: counting(found.losses, found.weights))
+            self._settled = True
         self._set(parameters, self.buffers if buffers is None else buffers)
         if statistics == "reestimated" and self._norms:
             self._reestimate()
@@ -108,7 +117,7 @@ class Elsewhere:
         return Batch(split, start, stop - start, inputs, targets, outputs, values, weights)
 
 
-@shared_pass(version=2)
+@shared_pass(version=3)
 def elsewhere(
     model: Model, recipe: Recipe, run: Run, device: torch.device, *, examples: int = 512, batch: int = 256
 ) -> Elsewhere:

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from sounding.contract import Run, Unavailable, shared_pass
-from sounding.curvature.objective import Objective, Statistics, batch_norms
+from sounding.curvature.objective import Evaluated, Objective, Statistics, batch_norms
 from sounding.curvature.selection import batch_size_of, chosen_parameters, subset_of
+from sounding.curvature.settling import FEW, settled
 from sounding.curvature.surroundings import Surroundings
 from sounding.passes.model import Model
 from sounding.probe import TRAIN, Probe
@@ -42,11 +44,17 @@ class Around:
         self.has_batch_norm = bool(batch_norms(model.module))
 
     def evaluated(self, *, normalised: bool = False) -> Surroundings:
-        """The loss of the function that is evaluated; `normalised` divides centred logits by their norm first."""
+        """The loss of the function that is evaluated; `normalised` divides centred logits by their norm first.
+
+        Raises Unavailable for a network that gives other losses when it is asked again.
+        """
         self._require_finite()
         recipe = _normalising(self._model.recipe) if normalised else self._model.recipe
         chunks = [range(at, min(at + self._chunk, self.examples)) for at in range(0, self.examples, self._chunk)]
-        return Surroundings(self._objective(recipe, "eval"), chunks)
+        objective = self._objective(recipe, "eval")
+        with objective.prepared():
+            settled(partial(objective.evaluate, range(min(FEW, self.examples))), Evaluated.counting)
+        return Surroundings(objective, chunks)
 
     def in_batches(self, size: int) -> Surroundings:
         """Groups of `size` examples, to be had by `.batches(size)`, BatchNorm normalising by each; a rest is left out.
@@ -72,7 +80,7 @@ class Around:
                 raise Unavailable(f"`{name}` holds NaN or infinity: there is no loss to speak of around it")
 
 
-@shared_pass(version=1)
+@shared_pass(version=2)
 def surroundings(
     model: Model,
     recipe: Recipe,
