@@ -54,6 +54,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "silu": (nn.SiLU, ROWS),
     "silu in place": (lambda: nn.Sequential(nn.Linear(6, 6), nn.SiLU(inplace=True)), ROWS),
     "mish": (nn.Mish, ROWS),
+    "hard swish": (nn.Hardswish, ROWS),
     "elu": (lambda: nn.ELU(0.7), ROWS),
     "softplus": (lambda: nn.Softplus(2.0), ROWS),
 }
@@ -86,6 +87,18 @@ def test_derivatives_are_those_of_differences() -> None:
     ):
         assert gradcheck(layer, given)
         assert gradgradcheck(layer, given)
+
+
+def test_a_hard_sigmoid_gets_the_second_derivative_that_torch_s_own_lacks() -> None:
+    x = torch.linspace(-4, 4, 11, dtype=torch.float64, requires_grad=True)  # none at a kink
+    weight = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    with Rewriting():
+        value = functional.hardsigmoid(weight * x)
+    own = functional.hardsigmoid((weight * x).detach())
+    torch.testing.assert_close(value, own, rtol=1e-14, atol=0)
+    slopes = torch.autograd.grad((value**2).sum(), weight, create_graph=True)
+    inside = x[(1.5 * x).abs() < 3]  # there the value is (wx + 3) / 6, elsewhere it is constant
+    torch.testing.assert_close(torch.autograd.grad(slopes, weight)[0], (inside**2).sum() / 18)
 
 
 def test_a_network_that_cannot_be_rewritten_keeps_its_own_layers() -> None:

@@ -40,10 +40,11 @@ class Rewriting(TorchFunctionMode):
         return func(*args, **given) if found is None else found
 
     def _elementwise(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        x = kwargs.pop("input", None) if "input" in kwargs else args[0]
-        if kwargs.get("inplace") or kwargs.get("out") is not None or not x.requires_grad:
+        x = args[0] if args else kwargs["input"]
+        if not x.requires_grad:
             return func(*args, **kwargs)
-        return elementwise(lambda each: func(each, *args[1:], **kwargs), x, linear=self._linear)
+        options = {key: each for key, each in kwargs.items() if key not in ("input", "inplace")}
+        return elementwise(lambda each: func(each, *args[1:], **options), x, linear=self._linear)
 
 
 def _batch_norm(
@@ -145,6 +146,16 @@ def _convolution(
     return convolved(input, weight, bias, Geometry(along[0], along[1], along[2], groups), linear=linear)
 
 
+def _hard_sigmoid(input: torch.Tensor, inplace: bool = False, *, linear: bool) -> torch.Tensor:
+    """In steps that have second derivatives, which torch's own lacks."""
+    del inplace, linear
+    return torch.clamp(input + 3.0, 0.0, 6.0) / 6.0
+
+
+def _hard_swish(input: torch.Tensor, inplace: bool = False, *, linear: bool) -> torch.Tensor:
+    return input * _hard_sigmoid(input, inplace, linear=linear)
+
+
 def _view(tensor: torch.Tensor, *shape: Any, linear: bool) -> torch.Tensor | None:
     """Who asks for a view of a convolution's result does not expect the channels last."""
     del linear
@@ -161,5 +172,7 @@ _REPLACEMENTS: dict[Callable[..., Any], Callable[..., torch.Tensor | None]] = {
     functional.conv1d: partial(_convolution, 1),
     functional.conv2d: partial(_convolution, 2),
     functional.conv3d: partial(_convolution, 3),
+    functional.hardsigmoid: _hard_sigmoid,
+    functional.hardswish: _hard_swish,
     torch.Tensor.view: _view,
 }
