@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 from sounding import Curve, Finding, Metric, Reading, Skip, plugin
-from sounding.curvature.batches import Inflation, MiniBatch, inflation_of
+from sounding.curvature.batches import Inflation, inflation_of
 from sounding.estimates import mean_of
 from sounding.passes import Around
 from sounding.records import Quality
@@ -86,9 +85,7 @@ def _implied(fit: Inflation, sizes: Sequence[int], quality: Quality) -> Iterator
 
 def _lambda_max(surroundings: Around, size: int, draws: int, tolerance: float) -> tuple[list[float], Quality] | None:
     """The largest eigenvalue of each batch, and whether all converged; None where a product is not finite."""
-    around = surroundings.in_batches(size)
-    batches = (MiniBatch(around, chunks) for chunks in islice(around.batches(size), draws))
-    found = [each.lambda_max(tolerance) for each in batches]
+    found = surroundings.in_batches(size).each(draws, lambda batch: batch.lambda_max(tolerance))
     known = [each for each in found if each is not None]
     if len(known) < len(found):
         return None

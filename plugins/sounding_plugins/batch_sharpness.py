@@ -1,7 +1,6 @@
 """How curved mini-batch losses are along their own gradients, which is what a stochastic step feels."""
 
 from collections.abc import Iterator
-from itertools import islice
 
 import numpy as np
 
@@ -39,8 +38,7 @@ def batch_sharpness(
             "[passes.surroundings]"
         )
         return
-    around = surroundings.in_batches(size)
-    pairs = [MiniBatch(around, chunks).along_gradient() for chunks in islice(around.batches(size), draws)]
+    pairs = surroundings.in_batches(size).each(draws, MiniBatch.along_gradient)
     curved, steep = (np.array(each) for each in zip(*pairs, strict=True))
     if not np.all(np.isfinite(curved) & np.isfinite(steep)):
         yield Skip("the gradient of a batch, or its product with the Hessian, is NaN or infinite")

@@ -81,7 +81,11 @@ def test_what_does_not_fit_is_unresolved(sounding_plugin: Trial):
 
 def test_what_is_not_finite_says_so(sounding_plugin: Trial):
     net = nn.Linear(6, 1, bias=False)
-    probe = Probe(train=(torch.randn(EXAMPLES, 6) * 1e25, torch.zeros(EXAMPLES)))
-    found = sounding_plugin(batch_hessian, model=net, probe=probe, functions=SQUARED, sizes=(8, 16), draws=2)
+    inputs = torch.randn(EXAMPLES, 6)
+    inputs[subset_of(Probe(train=(inputs, torch.zeros(EXAMPLES))), "train", EXAMPLES).positions[-1]] *= 1e25
+    given: dict[str, Any] = {"model": net, "functions": SQUARED, "sizes": (8, 16), "draws": 2}
+    found = sounding_plugin(batch_hessian, probe=Probe(train=(inputs, torch.zeros(EXAMPLES))), **given)
     assert [type(each) for each in found] == [Skip]
     assert "NaN or infinite" in found[0].reason  # type: ignore[union-attr]
+    assert not sounding_plugin(batch_hessian, probe=Probe(train=(inputs * 1e25, torch.zeros(EXAMPLES))), **given)
+    assert "not finite" in sounding_plugin.reason

@@ -114,9 +114,11 @@ class Distances(nn.Linear):
 def test_what_has_no_curvature_says_why(sounding_plugin: Trial):
     net, probe = linear()
     given: dict[str, Any] = {"probe": probe, "functions": SQUARED, "attributes": {"batch_size": 8}}
-    findings = sounding_plugin(batch_sharpness, model=Distances(5, 1), **given)
-    assert findings == []  # skipped with the reason, which the fixture lets pass
-    given["probe"] = Probe(train=(torch.randn(EXAMPLES, 5) * 1e25, torch.zeros(EXAMPLES)))
+    assert not sounding_plugin(batch_sharpness, model=Distances(5, 1), **given)
+    assert "cannot be differentiated twice" in sounding_plugin.reason
+    inputs = torch.randn(EXAMPLES, 5)
+    inputs[subset_of(probe, "train", EXAMPLES).positions[-1]] *= 1e25
+    given["probe"] = Probe(train=(inputs, torch.zeros(EXAMPLES)))
     findings = sounding_plugin(batch_sharpness, model=net, **given)
     assert [type(each) for each in findings] == [Skip]
     assert "NaN or infinite" in findings[0].reason  # type: ignore[union-attr]

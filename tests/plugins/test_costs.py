@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sounding import Curve, Reading
-from sounding.curvature import batches, engines
+from sounding.curvature import engines
 from sounding.measuring.counting import Count, counted
 from sounding.measuring.discovery import load
 from sounding.measuring.measure import measure
@@ -116,8 +116,9 @@ CASES = [
     Case("landscape", "60·m + n + 4·e + 16", "(p + 1)·n + 4·e", given={"m": N, "e": 1}),
     Case("landscape", "60·(m + t) + n + 4·e + 16", "(p + 1)·n + 4·e", "images", given={"m": N, "t": TRAIN, "e": 1}),
     Case("sam_sharpness", "(67 + w)·n + 4·b + 16", "(1 + w)·n + 2·b", options={"m": 16}, given={"b": 32}),
-    Case("batch_sharpness", "k·b", "2·k·b", "images", given={"k": 5, "b": 8}),
-    Case("batch_hessian", "n + a", "n + a + P", "images", {"a": 5 * 8 + 2 * 16}, {"sizes": (8, 16)}),
+    Case("batch_sharpness", "k·b + 4·e", "2·k·b + 4·e", "images", given={"k": 5, "b": 8, "e": 2}),
+    Case("batch_hessian", "n + a + 4·e", "n + a + P + 4·e", "images", {"a": 5 * 8 + 2 * 16, "e": 2},
+         {"sizes": (8, 16)}),
     Case("sharpness", "2·(n + 4·e)", "2·(n + 4·e) + p·n", given={"e": 1}),
     Case("spectral_density", "n + 4·e", "n + 4·e + p·n", given={"e": 1}),
     Case("subspace_overlap", "2·(n + 4·e)", "2·(n + 4·e) + p·n", given={"e": 1}),
@@ -126,25 +127,16 @@ CASES = [
 
 @pytest.fixture
 def products(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Products with matrices: `p` with those of all examples, `P` of mini-batches, by example; nothing remembered."""
+    """Products with matrices: `p` with those of all examples, `P` by example; nothing remembered."""
     seen = {"p": 0.0, "P": 0.0}
-    multiply, of_batch, made = engines.Sum.multiply, batches.MiniBatch._multiply, batches.MiniBatch.__init__
+    multiply = engines.Sum.multiply
 
     def counting(self: Any, vectors: torch.Tensor, places: Any) -> torch.Tensor:
         seen["p"] += len(vectors) / 2  # the fixture measures twice
+        seen["P"] += len(vectors) * sum(map(len, self.chunks)) / 2
         return multiply(self, vectors, places)
 
-    def noting(self: Any, around: Any, chunks: Any) -> None:
-        self.examples = sum(map(len, chunks))
-        made(self, around, chunks)
-
-    def counting_batches(self: Any, vectors: torch.Tensor) -> torch.Tensor:
-        seen["P"] += len(vectors) * self.examples / 2
-        return of_batch(self, vectors)
-
     monkeypatch.setattr(engines.Sum, "multiply", counting)
-    monkeypatch.setattr(batches.MiniBatch, "__init__", noting)
-    monkeypatch.setattr(batches.MiniBatch, "_multiply", counting_batches)
     monkeypatch.setattr(curvature_run, "_MOST_BYTES", 0)
     monkeypatch.setattr(curvature_run, "_DIRECTIONS", {})
     return seen

@@ -33,6 +33,8 @@ def skipped(trial: Trial, name: str, net: nn.Module, probe: Probe = PROBE, **opt
     ("name", "options"),
     [
         ("sam_sharpness", {}),
+        ("batch_sharpness", {}),
+        ("batch_hessian", {"sizes": (2, 4)}),
         ("landscape", {}),
         ("landscape_update", {}),
         ("interpolation", {}),

@@ -1,45 +1,74 @@
 """Curvature of the losses of mini-batches: each has a gradient and a Hessian of its own."""
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sounding.contract import Unavailable
 from sounding.curvature.eigenvalues import Eigenvalue, largest_alone
-from sounding.curvature.examination import operation_in
-from sounding.curvature.hessian import HessianGraph
+from sounding.curvature.engines import Shelf, Sum
+from sounding.curvature.examination import Examined
 from sounding.curvature.krylov import extremes, starting_vector
+from sounding.curvature.memory import LEAST, Memory, chunks_of
+from sounding.curvature.objective import Objective
 from sounding.curvature.operator import Operator
-from sounding.curvature.surroundings import Surroundings
+from sounding.errors import SoundingError
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
+
+
+class Batches:
+    """The examples of an objective in batches of `size`, each with a mean loss of its own; a rest is left out.
+
+    No more than `most` examples go through the network at once, except where BatchNorm normalises by the batch.
+    `name` is that of the settings that `memory` is told by. Raises Unavailable where not even one chunk fits.
+    """
+
+    def __init__(
+        self, objective: Objective, size: int, most: int, examined: Examined, memory: Memory, name: str
+    ) -> None:
+        whole = objective.statistics == "train"
+        what = f"one batch of {size}" if whole else "one example"
+        require_room(memory, examined.need.peak(size if whole else 1), f"a product for {what}", name)
+        chunks = chunks_of(size, size if whole else 0, examined.need, memory)
+        length = len(chunks[0]) if whole else min(most, len(chunks[0]))
+        self._chunks = [range(at, min(at + length, size)) for at in range(0, size, length)]
+        self._objective, self._examined, self._memory = objective, examined, memory
+        self._starts = range(0, len(objective.positions) - size + 1, size)
+
+    def each(self, most: int, ask: Callable[["MiniBatch"], T]) -> list[T]:
+        """What is asked of the first batches, at most so many; no two of them are there at once."""
+        return [ask(self._batch(start)) for start in self._starts[:most]]
+
+    def _batch(self, start: int) -> "MiniBatch":
+        chunks = [range(start + each.start, start + each.stop) for each in self._chunks]
+        return MiniBatch(self._objective, chunks, self._examined, self._memory)
 
 
 class MiniBatch:
-    """The mean loss of a group of chunks: its `gradient`, and its Hessian as an `operator`; their graphs are kept.
+    """The mean loss of a group of chunks: its `gradient`, and its Hessian as an `operator`.
 
-    Raises Unavailable where the network cannot be differentiated twice, or every loss of the batch weighs nothing.
+    As many graphs are kept as `memory` allows; the others are built anew for each product, which `way` tells. Raises
+    Unavailable where every loss of the batch weighs nothing.
     """
 
-    def __init__(self, around: Surroundings, chunks: Sequence[range]) -> None:
-        self._objective = around.objective
-        self._all = range(len(self._objective.leaves))
-        with _differentiated_twice():
-            self._graphs = [HessianGraph(self._objective, chunk, self._all) for chunk in chunks]
-        self._weight = sum(graph.weight for graph in self._graphs)
-        if self._weight == 0:
-            raise Unavailable("every loss weight of a batch is zero, so it has no mean loss")
-        layout = self._objective.layout
-        self.gradient = torch.zeros(layout.size, dtype=self._objective.dtype, device=self._objective.device)
-        for graph in self._graphs:
-            self._add(self.gradient, graph.slopes)
-        self.gradient /= self._weight
-        self.operator = Operator(layout.size, self._objective.device, self._objective.dtype, self._multiply)
+    def __init__(self, objective: Objective, chunks: Sequence[range], examined: Examined, memory: Memory) -> None:
+        try:
+            summed = Sum("hessian", examined.engine, objective, chunks, examined.need, Shelf(memory.graphs))
+        except SoundingError as error:  # what can be wrong with the network or the recipe has been examined
+            raise Unavailable(f"a batch has no mean loss: {error}") from None
+        assert summed.gradient is not None, "a Hessian's first pass takes the gradient"
+        self.gradient = summed.gradient
+        self.way = summed.way
+        self._room = max(2, memory.vectors_beside(summed.peak))
+        multiply = partial(summed.multiply, places=range(len(objective.leaves)))
+        self.operator = Operator(objective.layout.size, objective.device, objective.dtype, multiply)
 
     def along_gradient(self) -> tuple[float, float]:
         """gᵀHg and gᵀg."""
@@ -49,34 +78,20 @@ class MiniBatch:
 
     def lambda_max(self, tolerance: float) -> Eigenvalue | None:
         """The largest eigenvalue of the Hessian; None where a product is not finite."""
-        wanted = largest_alone(tolerance)
+        wanted = largest_alone(tolerance, most_vectors=self._room)
         found = extremes(self.operator, starting_vector(self.gradient, self.operator), wanted)
         return found.top[0] if found.top else None
 
-    def _multiply(self, vectors: torch.Tensor) -> torch.Tensor:
-        products = torch.zeros_like(vectors)
-        with self._objective.prepared(), _differentiated_twice():
-            for row, product in zip(vectors, products, strict=True):
-                for graph in self._graphs:
-                    tangents = list(self._objective.layout.views(row))
-                    self._add(product, graph.product(tangents, self._all))
-        return products.div_(self._weight)
 
-    def _add(self, total: torch.Tensor, slopes: Sequence[torch.Tensor | None]) -> None:
-        for part, slope in zip(self._objective.layout.views(total), slopes, strict=True):
-            if slope is not None:
-                part.add_(slope.detach())
-
-
-@contextlib.contextmanager
-def _differentiated_twice() -> Iterator[None]:
-    """Raises Unavailable, naming the operation, for what torch cannot differentiate."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        raise Unavailable(f"the network cannot be differentiated twice: {operation_in(error)}") from None
+def require_room(memory: Memory, peak: float, what: str, name: str) -> None:
+    """Raise Unavailable, with the sum, where what takes so many bytes does not fit beside the fewest vectors."""
+    vectors = LEAST * memory.vector
+    if peak + vectors > memory.budget:
+        peak_gb, vectors_gb, budget_gb = (each / (1 << 30) for each in (peak, vectors, memory.budget))
+        raise Unavailable(
+            f"{what} takes {peak_gb:.2g} GiB and {LEAST} vectors {vectors_gb:.2g} GiB, of which memory_gb allows "
+            f"{budget_gb:.2g} GiB; raise it in [{name}], or select fewer parameters"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """What is found out on a few examples before the real work: which engine works, whether it is sound, what it needs."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -63,6 +63,23 @@ def examine(matrix: Matrix, objective: Objective, engines: Sequence[Engine], mem
                 continue
             return Examined(engine, need_of(*measured))
     raise Unavailable(f"the network cannot be differentiated twice: {'; '.join(dict.fromkeys(refusals))}")
+
+
+def examined_exactly(
+    matrix: Matrix, objective: Callable[[torch.dtype], Objective], engines: Sequence[Engine], memory: Memory
+) -> tuple[Objective, Examined, Memory]:
+    """In float64 where in float32 nothing is left but rounding, as where a network has learnt all there is."""
+    plain = objective(torch.float32)
+    try:
+        return plain, examine(matrix, plain, engines, memory), memory
+    except Asymmetric as error:
+        if plain.dtype == torch.float64 or plain.device.type == "mps":
+            raise
+        exact, wider = objective(torch.float64), replace(memory, vector=2 * memory.vector)
+        try:
+            return exact, examine(matrix, exact, engines, wider), wider
+        except RuntimeError:  # the network itself is written for float32
+            raise error from None
 
 
 def _sizes(objective: Objective) -> tuple[int, int]:

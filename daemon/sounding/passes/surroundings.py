@@ -3,13 +3,17 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from sounding.contract import Run, Unavailable, shared_pass
+from sounding.curvature.batches import Batches, require_room
+from sounding.curvature.engines import WAYS
+from sounding.curvature.examination import Examined, examined_exactly
+from sounding.curvature.memory import Memory, chunk_on
 from sounding.curvature.objective import Evaluated, Objective, Statistics, batch_norms
 from sounding.curvature.selection import batch_size_of, chosen_parameters, subset_of
 from sounding.curvature.settling import FEW, settled
@@ -17,6 +21,8 @@ from sounding.curvature.surroundings import Surroundings
 from sounding.passes.model import Model
 from sounding.probe import TRAIN, Probe
 from sounding.recipe import Recipe
+
+_NAME = "passes.surroundings"
 
 
 class Around:
@@ -34,13 +40,14 @@ class Around:
         parameters: Mapping[str, torch.Tensor],
         batch_size: int,
         chunk: int,
+        memory_gb: float,
     ) -> None:
         chosen = subset_of(probe, TRAIN, examples)
         self._model, self._probe, self._parameters = model, probe, parameters
         self._positions = chosen.positions
         self.subset, self.examples = chosen.hash, len(chosen.positions)
         self.batch_size = batch_size
-        self._chunk = max(1, chunk)
+        self._chunk, self._budget = max(1, chunk), memory_gb * (1 << 30)
         self.has_batch_norm = bool(batch_norms(model.module))
 
     def evaluated(self, *, normalised: bool = False) -> Surroundings:
@@ -56,22 +63,31 @@ class Around:
             settled(partial(objective.evaluate, range(min(FEW, self.examples))), Evaluated.counting)
         return Surroundings(objective, chunks)
 
-    def in_batches(self, size: int) -> Surroundings:
-        """Groups of `size` examples, to be had by `.batches(size)`, BatchNorm normalising by each; a rest is left out.
+    def in_batches(self, size: int) -> Batches:
+        """Groups of `size` examples, BatchNorm normalising by each; a rest is left out.
 
-        Raises Unavailable when there are fewer examples than that.
+        Raises Unavailable when there are fewer examples than that, where the loss has no second derivatives, and where
+        these do not fit into memory.
         """
         self._require_finite()
         if size > self.examples:
             raise Unavailable(f"a batch has {size} examples, and the subset of the probe {self.examples}")
-        length = size if self.has_batch_norm else min(size, self._chunk)
-        chunks = [range(at, at + length) for at in range(0, self.examples - length + 1, length)]
-        return Surroundings(self._objective(self._model.recipe, "train"), chunks)
+        objective, examined, memory = self._examined
+        return Batches(objective, size, self._chunk, examined, memory, _NAME)
 
-    def _objective(self, recipe: Recipe, statistics: Statistics) -> Objective:
+    @cached_property
+    def _examined(self) -> tuple[Objective, Examined, Memory]:
+        """The loss that batches have, and how its second derivatives are had."""
+        statistics: Statistics = "train" if self.has_batch_norm else "eval"
+        objective = partial(self._objective, self._model.recipe, statistics)
+        memory = _memory_of(objective(torch.float32), self._budget)
+        require_room(memory, 0.0, "a product", _NAME)
+        return examined_exactly("hessian", objective, WAYS["auto"], memory)
+
+    def _objective(self, recipe: Recipe, statistics: Statistics, least: torch.dtype = torch.float32) -> Objective:
         split = self._probe.splits[TRAIN]
         return Objective(
-            self._model.module, recipe, split, self._probe.unit, self._positions, self._parameters, statistics
+            self._model.module, recipe, split, self._probe.unit, self._positions, self._parameters, statistics, least
         )
 
     def _require_finite(self) -> None:
@@ -90,14 +106,21 @@ def surroundings(
     parameters: str = "trainable",
     batch_size: int = 0,
     chunk: int = 256,
+    memory_gb: float = 4.0,
 ) -> Around:
     """On at most `examples` of the train split; `parameters` are "trainable", "all", or a pattern of names.
 
     `batch_size` is that of training (0: the run's attribute tells). `chunk` examples go through the network at once:
-    fewer take less memory.
+    fewer take less memory. `memory_gb` is what graphs and vectors of a batch's second derivatives may take.
     """
     chosen = chosen_parameters(model.module, parameters)
-    return Around(model, recipe.probe(run), examples, chosen, batch_size_of(run.attributes, batch_size)[0], chunk)
+    size = batch_size_of(run.attributes, batch_size)[0]
+    return Around(model, recipe.probe(run), examples, chosen, size, chunk, memory_gb)
+
+
+def _memory_of(objective: Objective, budget: float) -> Memory:
+    vector = max(1, objective.layout.size) * objective.dtype.itemsize
+    return Memory(budget, vector, chunk_on(objective.device))
 
 
 def _normalising(recipe: Recipe) -> Recipe:
