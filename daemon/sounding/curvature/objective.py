@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sounding.batch import moved, tensors_in
 from sounding.calling import Called
+from sounding.contract import Unavailable
 from sounding.curvature.operator import Layout
 from sounding.curvature.settling import counting
 from sounding.numbers import accumulating
@@ -138,10 +139,11 @@ class Objective:
             child: (child.training, getattr(child, "track_running_stats", None)) for child in self.module.modules()
         }
         fast = torch.backends.mha.get_fastpath_enabled()
-        with sdpa_kernel(SDPBackend.MATH), _exact_kernels(self.module):
+        by_batch = batch_norms(self.module) if self.statistics == "train" else []
+        with sdpa_kernel(SDPBackend.MATH), _exact_kernels(self.module), several_values(by_batch):
             try:
                 torch.backends.mha.set_fastpath_enabled(False)
-                self._set_modes()
+                self._set_modes(by_batch)
                 yield
             finally:
                 torch.backends.mha.set_fastpath_enabled(fast)
@@ -150,15 +152,34 @@ class Objective:
                     if tracking is not None:
                         child.track_running_stats = tracking
 
-    def _set_modes(self) -> None:
+    def _set_modes(self, by_batch: Sequence[nn.modules.batchnorm._BatchNorm]) -> None:
         self.module.eval()
-        for child in batch_norms(self.module) if self.statistics == "train" else ():
+        for child in by_batch:
             child.training, child.track_running_stats = True, False  # by the batch, and no trace of it kept
 
 
 def batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """The layers that normalise by their batch in training."""
     return [each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+
+
+@contextlib.contextmanager
+def several_values(norms: Sequence[nn.Module]) -> Iterator[None]:
+    """Within, layers that normalise by their batch raise Unavailable where it has one value of a channel only."""
+    hooks = [each.register_forward_pre_hook(_require_several) for each in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _require_several(norm: nn.Module, given: tuple[Any, ...]) -> None:
+    if given and given[0].numel() < 2 * given[0].shape[1]:
+        raise Unavailable(
+            f"{type(norm).__name__} cannot normalise by a batch with one value per channel, as of a single example: "
+            "there is no variance; give the probe's train split, or the batch, more examples"
+        )
 
 
 def raised(tensor: torch.Tensor, least: torch.dtype = torch.float32) -> torch.Tensor:

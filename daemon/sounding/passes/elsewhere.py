@@ -10,7 +10,7 @@ import torch
 
 from sounding.batch import Batch
 from sounding.contract import Run, shared_pass
-from sounding.curvature.objective import batch_norms
+from sounding.curvature.objective import batch_norms, several_values
 from sounding.curvature.settling import FEW, counting, settled
 from sounding.numbers import accumulating
 from sounding.passes.model import Model
@@ -61,7 +61,8 @@ class Elsewhere:
         With statistics="reestimated" BatchNorm's running statistics are gathered anew from the sample of the train
         split, all of it counting alike, in evaluation mode but for those layers.
 
-        Raises Unavailable for a network that gives other losses when it is asked again.
+        Raises Unavailable for a network that gives other losses when it is asked again, and where a batch is too small
+        for statistics.
         """
         if not self._settled:  # before any other weights are in it, so that it is this checkpoint that is judged
             few = partial(self._taken, TRAIN, 0, min(FEW, len(self._samples[TRAIN])))
@@ -95,7 +96,7 @@ class Elsewhere:
             for norm in self._norms:
                 norm.reset_running_stats()
                 norm.momentum, norm.training = None, True  # None: the plain mean over what it has seen since
-            with torch.no_grad():
+            with torch.no_grad(), several_values(self._norms):
                 for first in range(count):
                     self._model.outputs(rows_of(sample.inputs, slice(first, whole, count)))
         finally:

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from sounding.batch import moved
 from sounding.calling import Called
 from sounding.contract import Run, shared_pass
+from sounding.curvature.objective import batch_norms, several_values
 from sounding.errors import SoundingError
 from sounding.passes.model import Model
 from sounding.passes.scale_invariance import Invariance, ScaleInvariance
@@ -93,7 +94,8 @@ def symmetries(
     """By the symmetry matrix, on the first examples of the train split.
 
     BatchNorm normalises by the batch, as in training (`batch_statistics`), everything else is in evaluation mode.
-    `joint` also looks for groups that may be rescaled together, which takes one backward pass for each tensor.
+    `joint` also looks for groups that may be rescaled together, which takes one backward pass for each tensor. Raises
+    Unavailable where the batch is too small to be normalised by.
     """
     split = recipe.probe(run).splits[TRAIN]
     inputs, _ = (moved(each, model.device) for each in split.batch(0, min(examples, split.size)))
@@ -189,12 +191,13 @@ def _without_traces(module: nn.Module, call: Callable[[nn.Module], Any]) -> Any:
 @contextlib.contextmanager
 def _as_in_training(module: nn.Module, batch_statistics: bool) -> Iterator[None]:
     modes = {child: child.training for child in module.modules()}
+    by_batch = batch_norms(module) if batch_statistics else []
     module.eval()
-    for child in module.modules():
-        if batch_statistics and isinstance(child, nn.modules.batchnorm._BatchNorm):
-            child.training = True
+    for norm in by_batch:
+        norm.training = True
     try:
-        yield
+        with several_values(by_batch):
+            yield
     finally:
         for child, mode in modes.items():
             child.training = mode
