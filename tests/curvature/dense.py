@@ -16,6 +16,7 @@ class Dense:
         self.device = torch.device("cpu")
         self.dtype = dtype
         self.products = 0
+        self.cancelled = 0.0
         self._matrix = torch.as_tensor(matrix).to(dtype)
 
     def matmat(self, vectors: torch.Tensor) -> torch.Tensor:

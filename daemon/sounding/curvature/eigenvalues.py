@@ -18,8 +18,9 @@ Ending: TypeAlias = Literal["converged", "limit", "not finite"]
 class Eigenvalue:
     """An eigenvalue lies within `bound` of `value`, whatever was missed: it is the residual ‖Av - λv‖, with rounding.
 
-    `error` is how far off the value is as far as none was missed: residual²/gap where that is less, the gap being
-    measured to the intervals of the others that were found. By it a value is converged.
+    Rounding is that of the products, as far as it is usual in networks, and of the linear algebra. `error` is how far
+    off the value is as far as none was missed: residual²/gap where that is less, the gap being measured to the
+    intervals of the others that were found. By it a value is converged.
     """
 
     value: float
@@ -34,7 +35,7 @@ class Extremes:
     """What was found: `top` from the largest, `bottom` from the smallest, by value and not by magnitude.
 
     `basis` and `projected` are the Krylov space and the operator in it: A·Vᵀ = Vᵀ·projected + `next_norm`·(a vector
-    outside)·(last row of the basis). Empty where a product was not finite.
+    outside)·(last row of the basis). Empty where a product was not finite. `rounding` is what bounds allow for it.
     """
 
     top: tuple[Eigenvalue, ...]
@@ -44,6 +45,7 @@ class Extremes:
     basis: Basis
     projected: Floats  # [m, m]
     next_norm: float
+    rounding: float
 
     @property
     def alphas(self) -> Floats:

@@ -19,7 +19,7 @@ from sounding.curvature.operator import LinearOperator
 _AGAIN = 1e-3  # of a vector's length: if more than that is taken out of it, rounding is worth taking out once more
 _TIMES = 4  # after which it lies in the basis's span
 _EXHAUSTED = 64  # times the type's epsilon of the operator's norm: a residual of this length is rounding alone
-_ROUNDING = 8  # times epsilon times the norm: what products and orthogonalisation are wrong by
+_ROUNDING = 32  # times epsilon times the norm: what networks' products, more than orthogonalisation, are wrong by
 _WARM_NOISE = 0.05
 
 DEFAULT = Wanted()
@@ -95,7 +95,7 @@ class _Lanczos:
         self._grow(dot(image, self._basis[-1]))
         left = self._orthogonalised(image, self._projected[-1])
         self._coupling = np.zeros(len(self._basis))
-        self._exhausted = left <= _EXHAUSTED * self._epsilon * self._scale or self._is_whole
+        self._exhausted = left <= _EXHAUSTED * self._epsilon * self._magnitude or self._is_whole
         if self._exhausted:
             self._next = self._elsewhere()
         else:
@@ -146,9 +146,9 @@ class _Lanczos:
 
     def result(self, top: tuple[Eigenvalue, ...], bottom: tuple[Eigenvalue, ...], ending: Ending) -> Extremes:
         """What was found, with the space it was found in."""
-        return Extremes(
-            top, bottom, self.products, ending, self._basis, self._projected, float(np.linalg.norm(self._coupling))
-        )
+        norm = float(np.linalg.norm(self._coupling))
+        rounding = self._rounding if ending != "not finite" else math.nan
+        return Extremes(top, bottom, self.products, ending, self._basis, self._projected, norm, rounding)
 
     @property
     def _is_whole(self) -> bool:
@@ -156,11 +156,16 @@ class _Lanczos:
 
     @property
     def _rounding(self) -> float:
-        return _ROUNDING * self._epsilon * self._scale
+        return _ROUNDING * self._epsilon * self._magnitude
 
     @property
     def _scale(self) -> float:
         return float(np.abs(self._values).max())
+
+    @property
+    def _magnitude(self) -> float:
+        """What rounding goes with: the norm of the operator, or of what it is the difference of."""
+        return max(self._scale, self._operator.cancelled)
 
     def _largest_here(self) -> float:
         """The largest value of the present Krylov space, with its residual."""
@@ -168,7 +173,7 @@ class _Lanczos:
         return float(values[-1] + abs(self._coupling[self._first :] @ turn[:, -1]))
 
     def _kth(self, top: tuple[Eigenvalue, ...]) -> float:
-        return top[-1].value + _EXHAUSTED * self._epsilon * self._scale
+        return top[-1].value + _EXHAUSTED * self._epsilon * self._magnitude
 
     def _listed(
         self, places: Iterable[int], errors: Floats, residuals: Floats, enough: Floats

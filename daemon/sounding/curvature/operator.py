@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from sounding.curvature.basis import length
 from sounding.errors import SoundingError
 
 
@@ -35,6 +36,11 @@ class LinearOperator(Protocol):
         """Vectors multiplied so far: the cost that methods are compared by."""
         ...
 
+    @property
+    def cancelled(self) -> float:
+        """How long a unit vector's product was before a like one was subtracted: rounding is of that; 0 without."""
+        ...
+
     def matmat(self, vectors: torch.Tensor) -> torch.Tensor:
         """Products with the rows of `vectors`, [k, size] to [k, size]; a new tensor."""
         ...
@@ -50,6 +56,7 @@ class Operator:
         self.device = device
         self.dtype = dtype
         self.products = 0
+        self.cancelled = 0.0
         self._apply = apply
 
     def matmat(self, vectors: torch.Tensor) -> torch.Tensor:
@@ -65,11 +72,18 @@ class Operator:
 
 def difference(one: LinearOperator, other: LinearOperator) -> Operator:
     """A - B, in the type of A."""
+    coarser = max(1.0, torch.finfo(other.dtype).eps / torch.finfo(one.dtype).eps)
 
     def apply(vectors: torch.Tensor) -> torch.Tensor:
-        return one.matmat(vectors).sub_(other.matmat(vectors.to(other.dtype)))
+        product, taken = one.matmat(vectors), other.matmat(vectors.to(other.dtype))
+        for vector, *parts in zip(vectors, product, taken, strict=True):
+            size, lengths = length(vector), [length(part) for part in parts]
+            if size > 0.0:
+                operator.cancelled = max(operator.cancelled, lengths[0] / size, coarser * lengths[1] / size)
+        return product.sub_(taken)
 
-    return Operator(one.size, one.device, one.dtype, apply)
+    operator = Operator(one.size, one.device, one.dtype, apply)
+    return operator
 
 
 @dataclass(frozen=True)

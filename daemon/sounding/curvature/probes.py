@@ -54,13 +54,18 @@ class Criteria:
 
 
 def traces(operator: LinearOperator, found: Extremes, probes: int = 20, seed: int = 0) -> Traces:
-    """Trace and Frobenius norm: exact in the space of `found`, Hutchinson's estimate across it."""
+    """Trace and Frobenius norm: exact in the space of `found`, Hutchinson's estimate across it from 2 probes or more.
+
+    Where nothing lies across, all probes agree; what rounding makes of the sum is the least standard error.
+    """
     inside, squares = float(np.trace(found.projected)), float((found.projected**2).sum()) + found.next_norm**2
     rest = [_across(operator, found.basis, rows) for rows in _signs(operator, probes, seed)]
     trace = _mean([alpha for alphas, _ in rest for alpha in alphas], inside)
     square = _mean([each for _, lengths in rest for each in lengths], squares)
     norm = math.sqrt(square.value)
-    return Traces(trace, Estimate(norm, square.stderr / (2 * norm) if norm else 0.0), probes)
+    frobenius = Estimate(norm, square.stderr / (2 * norm) if norm else 0.0)
+    magnitudes = float(np.abs(np.linalg.eigvalsh(found.projected)).sum()) + abs(trace.value - inside)
+    return Traces(_rounded(trace, magnitudes, found), _rounded(frobenius, norm, found), probes)
 
 
 def density(operator: LinearOperator, found: Extremes, depth: int = 40, probes: int = 1, seed: int = 1) -> Density:
@@ -69,6 +74,7 @@ def density(operator: LinearOperator, found: Extremes, depth: int = 40, probes: 
     Gauss's rule gives a simple eigenvalue the square of the random vector's part along it, which is right on average
     alone. What has more weight than chance allows is multiple, and stays as it is.
     """
+    # Each start is one more probe of the trace, at no cost; but the trace would then depend on who asks for a density.
     plain = [_quadrature(operator, rows[0], depth) for rows in _signs(operator, probes, seed, most=1)]
     corrected = [_with_atoms(*each, found, operator.size) for each in plain]
     nodes = np.concatenate([nodes for nodes, _ in corrected])
@@ -114,6 +120,12 @@ def _signs(operator: LinearOperator, count: int, seed: int, most: int = _AT_ONCE
 def _mean(samples: Sequence[float], offset: float) -> Estimate:
     mean = mean_of(samples)
     return Estimate(offset + mean.value, mean.stderr)
+
+
+def _rounded(estimate: Estimate, magnitude: float, found: Extremes) -> Estimate:
+    """With what rounding adds to the standard error of a sum of terms of this magnitude in all."""
+    share = max(1.0, magnitude / found.scale) if found.scale else 1.0
+    return Estimate(estimate.value, math.hypot(estimate.stderr, share * found.rounding))
 
 
 def _quadrature(operator: LinearOperator, start: torch.Tensor, depth: int) -> tuple[Floats, Floats]:
