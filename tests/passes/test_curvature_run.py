@@ -1,13 +1,15 @@
 """The largest eigenvalue alone starts from what was found before; borders need one rule for all of the network."""
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from sounding import Checkpoint, Run
+from sounding import Checkpoint, Run, SoundingError
 from sounding.passes.curvature import curvature
 from sounding.passes.curvature_run import _LAST, CurvatureRun, curvature_run
 from sounding.passes.model import Model
@@ -19,14 +21,14 @@ from sounding.recipe import Probe, Recipe
 CHECKPOINT = Checkpoint("one", "store", "run", 0, "", "", "", (), 0, datetime.now(UTC))
 
 
-def run_of(model: nn.Module, checkpoint_id: str) -> CurvatureRun:
+def run_of(model: nn.Module, checkpoint_id: str, **settings: Any) -> CurvatureRun:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(60, 12, generator=generator)
     probe = Probe(train=(inputs, (inputs @ torch.randn(12, 3, generator=generator)).argmax(1)))
     recipe = Recipe("here", 1, {"probe": lambda run: probe})
     given = Model(model, recipe, torch.device("cpu"))
     curved = curvature(given, recipe, Run("", "", {}), StoredOptimizer(None, ""))
-    return curvature_run(curved, replace(CHECKPOINT, checkpoint_id=checkpoint_id), "")
+    return curvature_run(curved, replace(CHECKPOINT, checkpoint_id=checkpoint_id), "", **settings)
 
 
 def test_the_next_checkpoint_starts_from_the_last_ones_eigenvector_and_each_repeats_itself():
@@ -45,6 +47,24 @@ def test_the_next_checkpoint_starts_from_the_last_ones_eigenvector_and_each_repe
     assert two.largest(two.curvature.hessian()).top == warm.top
     _LAST.clear()
     assert two.largest(two.curvature.hessian()).top[0].value == pytest.approx(warm.top[0].value, rel=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [{"probes": 1}, {"probes": 0}, {"top": 0}, {"products": 0}, {"depth": 0}])
+def test_numbers_that_tell_nothing_are_refused(wrong: dict[str, int]):
+    ((option, value),) = wrong.items()
+    with pytest.raises(SoundingError, match=rf"\[passes\.curvature_run\] {option}: {value} is too few, .* write \d or"):
+        run_of(nn.Linear(12, 3), "one", **wrong)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1e-3, math.nan])
+def test_a_tolerance_is_above_zero(tolerance: float):
+    with pytest.raises(SoundingError, match=r"\[passes\.curvature_run\] tolerance: "):
+        run_of(nn.Linear(12, 3), "one", tolerance=tolerance)
+
+
+def test_two_probes_make_a_standard_error():
+    found = run_of(nn.Sequential(nn.Linear(12, 4), nn.Tanh(), nn.Linear(4, 3)), "one", probes=2).of("ggn").traces
+    assert 0.0 < found.trace.stderr < found.trace.value
 
 
 def group(kind: str = "sgd", **settings: object) -> Group:

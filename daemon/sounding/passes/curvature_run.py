@@ -14,6 +14,7 @@ from sounding.curvature.objective import Statistics
 from sounding.curvature.operator import LinearOperator, difference
 from sounding.curvature.outliers import Outliers, outliers_of
 from sounding.curvature.probes import Density, Traces, density, traces
+from sounding.errors import SoundingError
 from sounding.passes.curvature import Curvature
 from sounding.passes.remembering import remembered
 from sounding.recipe import Recipe
@@ -187,6 +188,17 @@ def curvature_run(
     """The `top` largest eigenvalues to `tolerance`, within `products` products with vectors.
 
     `probes` random vectors for traces, `depth` Lanczos steps for the spectral density. `both_ends` makes it wait for
-    the smallest eigenvalue as well, which can double the cost.
+    the smallest eigenvalue as well, which can double the cost. Raises SoundingError for numbers that make no sense.
     """
+    _require("top", top, 1, "there is a largest eigenvalue to look for")
+    _require("products", products, 1, "nothing is known without one")
+    _require("probes", probes, 2, "a standard error takes two")
+    _require("depth", depth, 1, "a quadrature has a node at least")
+    if not tolerance > 0.0:
+        raise SoundingError(f"[passes.curvature_run] tolerance: {tolerance} is none; write a share like 1e-3.")
     return CurvatureRun(curvature, checkpoint, network, Settings(top, tolerance, products, probes, depth, both_ends))
+
+
+def _require(option: str, value: int, least: int, why: str) -> None:
+    if value < least:
+        raise SoundingError(f"[passes.curvature_run] {option}: {value} is too few, as {why}; write {least} or more.")
