@@ -119,7 +119,7 @@ def test_blocks_without_graphs():
     curvature = perceptron().curvature()
     kept = [*range(35, 42), *range(63, 66)]
     expected = whole(curvature.hessian())[kept][:, kept]
-    for summed, _ in curvature._sums.values():
+    for summed, _ in curvature._matrices._sums.values():
         while summed.release():
             pass
     operator = curvature.hessian(block="bias")

@@ -125,7 +125,7 @@ def test_products(name, way, matrix, monkeypatch):
     case = case_of(name)
     curvature = case.curvature(engine="forward" if way == "forward" else "reverse")
     if way != "kept":
-        curvature._shelf.size = 0 if way == "rebuilt" else 30 << 10
+        curvature._matrices._shelf.size = 0 if way == "rebuilt" else 30 << 10
     operator = getattr(curvature, matrix)()
     assert re.search(WORDS[way], operator.facts.engine)
     vectors = torch.randn(3, operator.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -163,5 +163,8 @@ def test_batch_norm_as_in_training(way):
 def test_training_mode_asks_for_the_batch_size():
     with pytest.raises(Unavailable, match="give the run an attribute `batch_size`"):
         batch_norm().curvature().hessian("train")
-    operator = case_of("lstm").curvature().hessian("train")
+    with pytest.raises(Unavailable, match="a batch has 11 examples, and the subset of the probe 10"):
+        batch_norm().curvature(attributes={"batch_size": 11}).hessian("train")
+    assert batch_norm().curvature(batch_size=10).hessian("train").facts.batch_size == 10
+    operator = case_of("lstm").curvature(batch_size=11).hessian("train")
     assert operator.facts.batch_norm == "none"

@@ -10,7 +10,7 @@ from torch import nn
 from sounding import Finding, Metric, Reading, Unavailable, plugin
 from sounding.curvature.preconditioned import adam_preconditioner, rmsprop_preconditioner
 from sounding.passes import Curvature, Group, Optimizer
-from sounding.passes.preconditioner import StoredOptimizer, coupled_decay, inverse_roots
+from sounding.passes.preconditioner import StoredOptimizer, coupled_decay, inverse_roots, preconditioner_in_words
 from sounding.probe import Probe
 
 X = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
@@ -80,6 +80,8 @@ def test_timms_rmsprop_adds_epsilon_under_the_root():
     for added, diagonal in (({}, [0.75**0.5 + 0.5, 1.75**0.5 + 0.5]), ({"lr_in_momentum": True}, [1.25**0.5, 1.5])):
         roots = inverse_roots(stored("rmsprop", {**settings, **added}, state), ["w"])["w"]
         assert roots.tolist() == pytest.approx([each**-0.5 for each in diagonal], rel=1e-12)
+        words = preconditioner_in_words(stored("rmsprop", {**settings, **added}, state), ["w"])
+        assert words.endswith("ε under the root") is bool(added)
 
 
 @pytest.mark.parametrize("centered", [False, True])
@@ -100,6 +102,7 @@ def test_preconditioned_by_rmsprop_as_stored(sounding_plugin, centered):
     torch.testing.assert_close(SHOWN["preconditioned"].double(), expected, rtol=1e-5, atol=1e-3)
     largest = torch.linalg.eigvals(decayed / diagonal[:, None]).real.max()
     assert readings[0].value == pytest.approx(float(largest), rel=1e-5)
+    assert WORDS[0] == f"rmsprop,{' centered,' if centered else ''} no bias corrected, ε beside the root"
 
 
 def test_preconditioned_as_stored(sounding_plugin):

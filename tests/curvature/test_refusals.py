@@ -224,14 +224,14 @@ def test_matrices_share_the_memory_of_graphs(monkeypatch):
     case = Case(perceptron(), X, Y)
     curvature = case.curvature()
     before = whole(curvature.hessian())
-    hessian = curvature._sums["hessian", "eval"][0]
+    hessian = curvature._matrices._sums["hessian", "eval"][0]
     alone, chunks = hessian.held, len(hessian.chunks)
     assert hessian.way.endswith("graph kept")
     assert chunks > 2
-    curvature._shelf.size = 1.5 * alone
+    curvature._matrices._shelf.size = 1.5 * alone
     ggn = curvature.ggn()
-    held = curvature._sums["ggn", "eval"][0].held
+    held = curvature._matrices._sums["ggn", "eval"][0].held
     assert 0 < hessian.held < alone
-    assert 0 < held <= curvature._shelf.size - hessian.held
+    assert 0 < held <= curvature._matrices._shelf.size - hessian.held
     torch.testing.assert_close(whole(curvature.hessian()), before, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(whole(ggn), case.dense_ggn(), rtol=1e-4, atol=1e-6)

@@ -62,6 +62,19 @@ def inverse_roots(stored: Optimizer, names: Sequence[str]) -> dict[str, torch.Te
     return found
 
 
+def preconditioner_in_words(stored: Optimizer, names: Sequence[str]) -> str:
+    """What the diagonals of `inverse_roots` are made of."""
+    groups = {id(group): group for group in map(stored.group_of, names) if group is not None}
+    return " + ".join(dict.fromkeys(_in_words(group) for group in groups.values()))
+
+
+def _in_words(group: Group) -> str:
+    if group.kind != "rmsprop":
+        return f"{group.kind}, step and bias corrections included"
+    centered = " centered," if group.settings.get("centered") else ""
+    return f"{group.kind},{centered} no bias corrected, ε {'under' if _INSIDE in group.settings else 'beside'} the root"
+
+
 def _of_adam(stored: Optimizer, name: str, group: Group) -> torch.Tensor:
     state: Mapping[str, Any] = stored.state.get(name, {})
     moment = state.get("max_exp_avg_sq") if group.settings.get("amsgrad") else stored.second_moment(name)
