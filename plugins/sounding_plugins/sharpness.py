@@ -8,17 +8,19 @@ import torch
 from sounding import Checkpoint, Finding, Metric, Reading, Skip, Unavailable, plugin
 from sounding.curvature.curved import Curved, Facts
 from sounding.curvature.eigenvalues import Eigenvalue, Extremes
+from sounding.curvature.objective import Statistics
 from sounding.passes import CurvatureRun, Kind, Solved, StoredOptimizer, border_of, rates_of
 from sounding.records import Quality
 
 _LANCZOS = "Lanczos with full reorthogonalisation; bounds: Parlett 1998, sec. 11"
 _PROBES = "Hutchinson 1990 across the Lanczos basis (Gambhir, Stathopoulos and Orginos 2017); se over probes"
 _EDGE = "Cohen et al. 2021 (GD and momentum) and 2022 (Adam); kind tells the border, group the criterion"
+_TRAINING = "hessian, bn=train"
 _NOT_FINITE = "a product with it is NaN or infinite"
 
 
 @plugin(
-    version=2,
+    version=3,
     cost="curvature",
     metrics=[
         Metric("lambda_max", "loss/weight²", "largest eigenvalue, not largest magnitude; part: of a block", _LANCZOS),
@@ -52,32 +54,54 @@ def sharpness(
     *,
     kinds: tuple[Kind, ...] = ("hessian", "ggn"),
     blocks: tuple[str, ...] = (),
+    batch_norm: tuple[Statistics, ...] = ("eval",),
     largest_only: bool = False,
 ) -> Iterator[Finding]:
     """Spectrum of the Hessian, of its Gauss-Newton part and, if asked for, of the "residual" between the two.
 
-    BatchNorm by running statistics, but in batches as in training for `stability_ratio`. `blocks` are patterns of
-    parameters' names, each given its own λ_max. `largest_only` leaves all out but λ_max, for large networks.
+    BatchNorm by running statistics, but in batches as in training for `stability_ratio`; `batch_norm` is by which of
+    the two λ_max is told, all else with "eval". `blocks` are patterns of parameters' names, each given its own λ_max.
+    `largest_only` leaves all out but λ_max, for large networks.
     """
     try:
-        if largest_only:
-            yield from _largest(curvature_run)
-        else:
-            for kind in kinds:
-                yield from _spectrum(curvature_run, kind)
-        for block in blocks:
-            operator = curvature_run.curvature.hessian(block=block)
-            found = curvature_run.largest(operator, block=block)
-            yield from _value("lambda_max", found.top, kind="hessian", part=block)
+        if "eval" in batch_norm:
+            yield from _evaluated(curvature_run, kinds, blocks, largest_only=largest_only)
+        if "train" in batch_norm:
+            yield from _in_training(curvature_run)
         yield from _stability(curvature_run, stored_optimizer, checkpoint)
     except Unavailable as reason:
         yield Skip(str(reason))
 
 
-def _largest(run: CurvatureRun) -> Iterator[Finding]:
-    operator = run.curvature.hessian()
-    yield Reading("conditions", label=_conditions(operator), split="train", kind="hessian")
-    yield from _value("lambda_max", run.largest(operator).top, kind="hessian")
+def _evaluated(
+    run: CurvatureRun, kinds: tuple[Kind, ...], blocks: tuple[str, ...], *, largest_only: bool
+) -> Iterator[Finding]:
+    if largest_only:
+        yield from _largest(run, run.curvature.hessian(), "hessian")
+    else:
+        for kind in kinds:
+            yield from _spectrum(run, kind)
+    for block in blocks:
+        found = run.largest(run.curvature.hessian(block=block), block=block)
+        yield from _value("lambda_max", found.top, kind="hessian", part=block)
+
+
+def _in_training(run: CurvatureRun) -> Iterator[Finding]:
+    """The largest eigenvalue of the function that training sees, batch by batch."""
+    try:
+        operator = run.curvature.hessian("train")
+    except Unavailable as reason:
+        yield Skip(f"{_TRAINING}: {reason}")
+        return
+    if operator.facts.batch_norm == "none":
+        yield Skip(f"{_TRAINING}: the network has no BatchNorm, so what is evaluated is what is trained")
+        return
+    yield from _largest(run, operator, _TRAINING, "train")
+
+
+def _largest(run: CurvatureRun, operator: Curved, kind: str, mode: Statistics = "eval") -> Iterator[Finding]:
+    yield Reading("conditions", label=_conditions(operator), split="train", kind=kind)
+    yield from _value("lambda_max", run.largest(operator, mode).top, kind=kind)
 
 
 def _spectrum(run: CurvatureRun, kind: Kind) -> Iterator[Finding]:
@@ -192,7 +216,11 @@ def _criterion(facts: Facts, size: int, source: str) -> str:
 
 def _conditions(operator: Curved) -> str:
     facts = operator.facts
-    batches = {"none": "no BatchNorm", "eval": "BatchNorm by running statistics"}.get(facts.batch_norm, "")
+    batches = {
+        "none": "no BatchNorm",
+        "eval": "BatchNorm by running statistics",
+        "train": f"BatchNorm by batches of {facts.batch_size}",
+    }[facts.batch_norm]
     return (
         f"{facts.loss}; {facts.examples} examples of {facts.split}, subset {facts.subset}; {batches}; "
         f"{facts.parameters} parameters; {facts.engine}; {facts.dtype}; no weight decay"

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sounding import Reading, Skip
+from sounding.curvature.selection import subset_of
 from sounding.recipe import Probe
 from sounding.testing import Trial
 from sounding_plugins.sharpness import sharpness
@@ -271,3 +272,35 @@ def test_batch_norm_in_training_mode_is_what_stability_rests_on(sounding_plugin:
     ratio = edge["stability_ratio"].value or 0.0
     assert ratio > 0.0
     assert ratio != pytest.approx((values(known)["lambda_max"].value or 0.0) * 0.05, rel=0.05)
+
+
+def in_training(model: nn.Module, data: Any, batch: int) -> float:
+    """The largest eigenvalue of the mean over batches, each normalised by itself, in the order of the readings."""
+    order = subset_of(Probe(train=data), "train", len(data[0])).positions
+    twin = copy.deepcopy(model).train()
+    total = torch.stack([hessian_of(twin, (data[0][part], data[1][part])) for part in torch.tensor(order).split(batch)])
+    return float(torch.linalg.eigvalsh(total.mean(0))[-1])
+
+
+def test_the_largest_eigenvalue_as_training_sees_it(sounding_plugin: Trial, images: Any):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4))
+    given: dict[str, Any] = {"probe": Probe(train=images), "largest_only": True, "attributes": {"batch_size": 40}}
+    both = sounding_plugin(sharpness, model=model, batch_norm=("eval", "train"), **given)
+    train, evaluated = values(both, "hessian, bn=train"), values(both)
+    assert train["lambda_max"].value == pytest.approx(in_training(model, images, 40), rel=1e-3)
+    assert evaluated["lambda_max"].value == pytest.approx(
+        float(torch.linalg.eigvalsh(hessian_of(copy.deepcopy(model).eval(), images))[-1]), rel=1e-3
+    )
+    assert "BatchNorm by batches of 40" in (train["conditions"].label or "")
+    assert "BatchNorm by running statistics" in (evaluated["conditions"].label or "")
+    alone = sounding_plugin(sharpness, model=model, batch_norm=("train",), **given)
+    assert "lambda_max" not in values(alone)
+    assert values(alone, "hessian, bn=train")["lambda_max"].value == train["lambda_max"].value
+    large = sounding_plugin(
+        sharpness, model=model, batch_norm=("train",), **{**given, "attributes": {"batch_size": 200}}
+    )
+    assert "hessian, bn=train: a batch has 200 examples, and the subset of the probe 120" in skips(large)
+    plain = sounding_plugin(sharpness, model=nn.Linear(6, 4), batch_norm=("eval", "train"), **given)
+    assert "hessian, bn=train: the network has no BatchNorm" in skips(plain)
+    assert "lambda_max" in values(plain)

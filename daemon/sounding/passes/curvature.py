@@ -147,7 +147,7 @@ class Curvature:
         return f"{whose}, weighted mean over {self._unit}s"
 
 
-@shared_pass(version=1)
+@shared_pass(version=2)
 def curvature(
     model: Model,
     recipe: Recipe,

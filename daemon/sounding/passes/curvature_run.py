@@ -172,7 +172,7 @@ class CurvatureRun:
         return ggn if kind == "ggn" else difference(self.curvature.hessian(batch_norm), ggn)
 
 
-@shared_pass(version=1)
+@shared_pass(version=2)
 def curvature_run(
     curvature: Curvature,
     checkpoint: Checkpoint,
