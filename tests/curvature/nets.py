@@ -31,7 +31,7 @@ class Case:
     loss: Loss | None = None
     unit: str = "example"
 
-    def curvature(self, attributes: dict[str, Any] | None = None, **settings: Any) -> Curvature:
+    def curvature(self, attributes: dict[str, Any] | None = None, device: str = "cpu", **settings: Any) -> Curvature:
         probe = Probe(train=(self.inputs, self.targets), unit=self.unit)  # type: ignore[arg-type]
         functions: dict[str, Any] = {"architecture": lambda: self.module, "probe": lambda: probe}
         if self.loss is not None:
@@ -40,9 +40,8 @@ class Case:
         recipe = Recipe("here", 1, functions)
         run = Run("lab", "a", attributes or {})
         recipe._probes[repr((run.store, run.name, sorted(run.attributes.items())))] = {"default": probe}
-        return curvature(
-            Model(self.module, recipe, torch.device("cpu")), recipe, run, StoredOptimizer(None, "none"), **settings
-        )
+        model = Model(self.module.to(device), recipe, torch.device(device))
+        return curvature(model, recipe, run, StoredOptimizer(None, "none"), **settings)
 
     def judged(self, outputs: Any) -> tuple[Any, Any]:
         """Losses and weights, by the definition."""
