@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from sounding import Curve, Finding, Metric, Reading, Skip, plugin
 from sounding.curvature.batches import Inflation, inflation_of
+from sounding.curvature.conditions import CONDITIONS
 from sounding.estimates import mean_of
 from sounding.passes import Around
 from sounding.records import Quality
@@ -17,7 +18,7 @@ _NOT_FINITE = "a product with a batch's Hessian is NaN or infinite"
 
 
 @plugin(
-    version=1,
+    version=2,
     cost="curvature",
     metrics=[
         Metric("lambda_max", "loss/weight²", "mean over batches of the Hessian's largest eigenvalue; group states B",
@@ -28,6 +29,7 @@ _NOT_FINITE = "a product with a batch's Hessian is NaN or infinite"
         Metric("max_learning_rate_sgd", "weight²/loss", "2 / lambda_max(B) by the fit, by B", _GRANZIOL, kind="curve"),
         Metric("relative_learning_rate_adam", "1", "root of max_learning_rate_sgd(B) over that of the smallest B",
                _GRANZIOL, kind="curve"),
+        CONDITIONS,
     ],
 )  # fmt: skip
 def batch_hessian(
@@ -47,6 +49,7 @@ def batch_hessian(
         yield Skip(_NOT_FINITE)
         return
     full = whole[0][0]
+    yield Reading("conditions", label=surroundings.batch_conditions(surroundings.examples, 1), split="train")
     yield Reading("lambda_max_full", full, split="train", quality=whole[1])
     means: dict[int, float] = {}
     for size in sorted(sizes):
@@ -61,6 +64,8 @@ def batch_hessian(
             continue
         mean = mean_of(found[0])
         means[size] = mean.value
+        said = surroundings.batch_conditions(size, draws)
+        yield Reading("conditions", label=said, split="train", group=f"B={size}")
         yield Reading("lambda_max", mean.value, split="train", group=f"B={size}", stderr=mean.error, quality=found[1])
     fit = inflation_of(full, surroundings.examples, list(means), list(means.values()))
     if fit is None:

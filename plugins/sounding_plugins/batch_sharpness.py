@@ -6,6 +6,7 @@ import numpy as np
 
 from sounding import Checkpoint, Finding, Metric, Reading, Skip, plugin
 from sounding.curvature.batches import MiniBatch
+from sounding.curvature.conditions import CONDITIONS
 from sounding.estimates import Estimate, mean_of
 from sounding.passes import Around, StoredOptimizer, rates_of
 from sounding.records import Quality
@@ -14,7 +15,7 @@ _SOURCE = "Andreyev and Beneventano 2024, arXiv:2412.20553"
 
 
 @plugin(
-    version=1,
+    version=2,
     cost="curvature",
     metrics=[
         Metric("batch_sharpness", "loss/weight²", "mean over batches of gᵀHg/gᵀg, g and H of the batch's own loss",
@@ -25,6 +26,7 @@ _SOURCE = "Andreyev and Beneventano 2024, arXiv:2412.20553"
                _SOURCE + ", for SGD without momentum"),
         Metric("batch_size", "count", "examples of a batch", "the run's attribute, or the setting"),
         Metric("batches", "count", "batches measured, without replacement", "definition"),
+        CONDITIONS,
     ],
 )  # fmt: skip
 def batch_sharpness(
@@ -48,6 +50,7 @@ def batch_sharpness(
         return
     mean = mean_of(curved / steep)
     ratio = float(curved.mean() / steep.mean())
+    yield Reading("conditions", label=surroundings.batch_conditions(size, draws), split="train")
     yield Reading("batch_sharpness", mean.value, split="train", stderr=mean.error)
     spread = mean_of((curved - ratio * steep) / steep.mean()).error
     yield Reading("batch_sharpness_ratio", ratio, split="train", stderr=spread)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sounding import Curve, Finding, Metric, Reading, Skip, Unavailable, plugin
+from sounding.curvature.conditions import CONDITIONS, conditions_of
 from sounding.passes import CurvatureRun, Elsewhere, offset
 from sounding.passes.elsewhere import Statistics
 from sounding.passes.predictions import Predictions
@@ -21,7 +22,7 @@ _STATISTICS = '; BatchNorm\'s statistics gathered anew at every point, unless st
 
 
 @plugin(
-    version=1,
+    version=2,
     cost="curvature",
     metrics=[
         Metric("loss_gradient", "loss", "mean loss along the gradient, by offset over the norm of the weights",
@@ -34,6 +35,7 @@ _STATISTICS = '; BatchNorm\'s statistics gathered anew at every point, unless st
                "the second, which part states", _LI + "; or " + _AXES + _STATISTICS, kind="curve"),
         Metric("rise_filter", "loss", "mean of the loss at both ends of loss_filter, less the loss between", _LI),
         Metric("rise_hessian", "loss", "the same of loss_hessian", _AXES),
+        CONDITIONS,
     ],
 )  # fmt: skip
 def landscape(
@@ -61,6 +63,7 @@ def landscape(
         yield Skip("a weight is NaN or infinite: there is nothing around it")
         return
     first, second = (filter_direction(parameters, seed + number) for number in (0, 1))
+    yield from slices.conditions()
     yield from slices.line("loss_filter", first, filter_extent, points, rise="rise_filter")
     if plane == "filter":
         yield from slices.plane(first, second, filter_extent, plane_points)
@@ -69,6 +72,8 @@ def landscape(
     except Unavailable as reason:
         yield Skip(f"gradient and Hessian axes: {reason}")
         return
+    yield Reading("conditions", label=conditions_of(curvature_run.curvature.hessian().facts), split="train",
+                  kind="hessian")  # fmt: skip
     if not len(vectors) and axes:
         yield Skip("Hessian axes: every second derivative is zero")
     layout = curvature_run.curvature.layout
@@ -88,6 +93,11 @@ class _Slices:
     def __init__(self, elsewhere: Elsewhere, statistics: Statistics) -> None:
         self._elsewhere = elsewhere
         self._statistics: Statistics = statistics
+
+    def conditions(self) -> Iterator[Finding]:
+        """What the slices of each split rest on."""
+        for split in self._elsewhere.examples:
+            yield Reading("conditions", label=self._elsewhere.conditions(split, self._statistics), split=split)
 
     def line(
         self, metric: str, direction: Direction, extent: float, points: int, part: str = "", rise: str = ""

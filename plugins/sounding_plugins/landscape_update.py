@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from sounding import Curve, Finding, Metric, Reading, Skip, plugin
+from sounding.curvature.conditions import CONDITIONS
 from sounding.passes import Elsewhere, Other, mixed
 from sounding.passes.elsewhere import Statistics
 from sounding.passes.linear_path import require_alike
 
 
 @plugin(
-    version=1,
+    version=2,
     over="pair",
     against="previous",
     cost="data",
@@ -21,6 +22,7 @@ from sounding.passes.linear_path import require_alike
                kind="curve"),
         Metric("best_step", "1", "the s at which the loss of a split is lowest; above 0, training had not gone far "
                "enough along this direction", "Goodfellow et al. 2015, arXiv:1412.6544, for lines of training"),
+        CONDITIONS,
     ],
 )  # fmt: skip
 def landscape_update(
@@ -42,6 +44,7 @@ def landscape_update(
         elsewhere.at(mixed(before.parameters, elsewhere.parameters, 1.0 + step), statistics=statistics) for step in grid
     ]
     for split in found[0]:
+        yield Reading("conditions", label=elsewhere.conditions(split, statistics), split=split)
         heights = [each[split].mean_loss().value for each in found]
         yield Curve("loss", tuple(grid), tuple(heights), split=split)
         if np.isfinite(heights).all():

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from sounding import Finding, Metric, Reading, Skip, plugin
+from sounding.curvature.conditions import CONDITIONS
 from sounding.curvature.surroundings import Surroundings, ascent, average_rises, one_step
 from sounding.estimates import mean_of
 from sounding.passes import Around
@@ -19,7 +20,7 @@ _WORST = "; a lower bound, found by full steps to the maximum of the linearised 
 
 
 @plugin(
-    version=2,
+    version=3,
     cost="curvature",
     metrics=[
         Metric("one_step", "loss", "rise of the mean loss at rho·g/|g|", _SAM),
@@ -32,6 +33,7 @@ _WORST = "; a lower bound, found by full steps to the maximum of the linearised 
                + _INVARIANT, _ASAM + "; over batches as " + _SAM),
         Metric("average_case", "loss", "mean rise at offsets N(0, sigma²)", _AVERAGE),
         Metric("adaptive_average_case", "loss", "mean rise at offsets N(0, sigma²w²)" + _INVARIANT, _AVERAGE),
+        CONDITIONS,
     ],
 )  # fmt: skip
 def sam_sharpness(
@@ -56,6 +58,9 @@ def sam_sharpness(
         yield Skip(f"the mean loss is {around.here[0]} at this checkpoint, so it does not rise from there")
         return
     said = ", normalised logits" if normalise_logits else ""
+    logits = "of normalised logits" if normalise_logits else ""
+    averaged = f"averages over {draws} draws, each with its opposite, seed {seed}"
+    yield Reading("conditions", label=surroundings.conditions(logits, averaged), split="train")
     for prefix, radius, deviation, scale in (
         ("", rho, sigma, None),
         ("adaptive_", adaptive_rho, adaptive_sigma, around.weights.abs()),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from sounding import Curve, Finding, Metric, Reading, Skip, Unavailable, plugin
+from sounding.curvature.conditions import CONDITIONS, conditions_of
 from sounding.curvature.probes import criteria
 from sounding.passes import CurvatureRun, Kind
 from sounding.records import Quality
@@ -12,13 +13,14 @@ _LLA = "loss landscape analysis of Gabdullin 2024; compare at equal depth only"
 
 
 @plugin(
-    version=1,
+    version=2,
     cost="curvature",
     metrics=[
         Metric("density", "1", "share of all eigenvalues by the node that it lies at; depth: Lanczos steps",
                _SLQ + "; simple eigenvalues that are known have their exact share", kind="curve"),
         Metric("re", "1", "|smallest node / largest node| of the quadrature; depth: Lanczos steps", _LLA),
         Metric("kh", "1", "sum of |node x weight|^n below 0 over that above, n = 0.5; depth: Lanczos steps", _LLA),
+        CONDITIONS,
     ],
 )  # fmt: skip
 def spectral_density(
@@ -41,6 +43,8 @@ def _of(run: CurvatureRun, kind: Kind, power: float) -> Iterator[Finding]:
     if not solved.found.top:
         yield Skip(f"{kind}: a product with it is NaN or infinite")
         return
+    operator = run.curvature.ggn() if kind == "ggn" else run.curvature.hessian()
+    yield Reading("conditions", label=conditions_of(operator.facts), split="train", kind=kind)
     found = solved.density
     depth, nodes, weights = found.depth, found.nodes.tolist(), found.weights.tolist()
     yield Curve("density", tuple(nodes), tuple(weights), split="train", kind=kind, depth=depth)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from sounding import Finding, Metric, Reading, Skip, Unavailable, plugin
+from sounding.curvature.conditions import CONDITIONS, conditions_of
 from sounding.passes import CurvatureRun, Other
 from sounding.records import Quality
 
@@ -10,7 +11,7 @@ _SOURCE = "Gur-Ari, Roberts and Dyer 2018, eq. 5"
 
 
 @plugin(
-    version=1,
+    version=2,
     over="pair",
     against="previous",
     cost="curvature",
@@ -19,6 +20,7 @@ _SOURCE = "Gur-Ari, Roberts and Dyer 2018, eq. 5"
                _SOURCE),
         Metric("chance", "1", "what random spans of that size have", "definition: vectors over parameters"),
         Metric("top_cosine", "1", "|cosine| between the first eigenvectors", "definition"),
+        CONDITIONS,
     ],
 )  # fmt: skip
 def subspace_overlap(curvature_run: CurvatureRun, other: Other) -> Iterator[Finding]:
@@ -35,6 +37,7 @@ def subspace_overlap(curvature_run: CurvatureRun, other: Other) -> Iterator[Find
     if now.parameters != then.parameters or now.vectors.shape != then.vectors.shape:
         yield Skip("the parameters are not those of the preceding checkpoint")
         return
+    yield Reading("conditions", label=conditions_of(curvature_run.curvature.hessian().facts), split="train")
     cosines = now.vectors @ then.vectors.T
     quality: Quality = "ok" if now.converged and then.converged else "unconverged"
     count, size = now.vectors.shape

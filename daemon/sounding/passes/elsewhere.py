@@ -10,8 +10,10 @@ import torch
 
 from sounding.batch import Batch
 from sounding.contract import Run, shared_pass
+from sounding.curvature.conditions import BATCH_NORM, conditions, loss_in_words
 from sounding.curvature.objective import batch_norms, several_values
 from sounding.curvature.settling import FEW, counting, settled
+from sounding.digest import digest_of
 from sounding.numbers import accumulating
 from sounding.passes.model import Model
 from sounding.passes.predictions import Predictions, PredictionsAccumulator
@@ -76,6 +78,15 @@ class Elsewhere:
             for split, start, stop in self._chunks():
                 filling.update(self._taken(split, start, stop))
         return filling.result()
+
+    def conditions(self, split: str, statistics: Statistics = "reestimated") -> str:
+        """What the losses of a split rest on."""
+        anew = f"BatchNorm's statistics gathered anew from {len(self._samples[TRAIN])} examples of {TRAIN}"
+        mode = anew if self._norms and statistics == "reestimated" else BATCH_NORM["eval" if self._norms else "none"]
+        sample = self._samples[split]
+        digest = digest_of([split, sample.positions, sample.inputs, sample.targets])[:16]
+        loss, dtype = loss_in_words(self._model.recipe, self._unit), str(self._model.dtype).removeprefix("torch.")
+        return conditions(loss, len(sample), split, digest, mode, dtype)
 
     def _set(self, parameters: Mapping[str, torch.Tensor], buffers: Mapping[str, torch.Tensor]) -> None:
         module = self._model.module

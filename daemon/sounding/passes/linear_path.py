@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sounding.contract import Metric, Unavailable, shared_pass
+from sounding.curvature.conditions import CONDITIONS
 from sounding.estimates import Estimate
 from sounding.passes.elsewhere import Elsewhere, Statistics, mixed
 from sounding.passes.other import Other
@@ -36,6 +37,7 @@ PATH_METRICS = (
            "minus that with the stored ones", "definition"),
     Metric("rescaled", "count", "scale-invariant weights of the other checkpoint that were brought to this one's norms",
            "definition"),
+    CONDITIONS,
 )  # fmt: skip
 
 
@@ -52,12 +54,14 @@ class LinearPath:
     """Predictions at every share of the way from the other checkpoint (0) to this one (1), both ends included.
 
     `stored` are this checkpoint's own with the running statistics it holds, where the path's were gathered anew.
+    `conditions` say what the losses of each split rest on.
     """
 
     shares: tuple[float, ...]
     predictions: tuple[Predictions, ...]
     rescaled: tuple[str, ...]
     stored: Predictions | None
+    conditions: Mapping[str, str]
 
     def along(self, split: str, of: Of) -> tuple[float, ...] | None:
         """Mean loss or share of wrong answers at every point; None where outputs are no logits of classes."""
@@ -83,6 +87,7 @@ class LinearPath:
     def findings(self) -> Iterator[Finding]:
         """All of `PATH_METRICS`."""
         for split in self.predictions[0]:
+            yield Reading("conditions", label=self.conditions[split], split=split)
             for of in ("loss", "error"):
                 yield from self._told(split, of)
             if self.stored is not None:
@@ -108,7 +113,7 @@ class LinearPath:
         return known if len(known) == len(found) else []
 
 
-@shared_pass(version=2)
+@shared_pass(version=3)
 def linear_path(
     elsewhere: Elsewhere,
     symmetries: Symmetries,
@@ -141,7 +146,8 @@ def linear_path(
     ]
     anew = statistics == "reestimated" and elsewhere.has_batch_norm
     stored = elsewhere.at(elsewhere.parameters, statistics="stored") if anew else None
-    return LinearPath(shares, tuple(found), tuple(rescaled), stored)
+    said = {split: elsewhere.conditions(split, statistics) for split in found[0]}
+    return LinearPath(shares, tuple(found), tuple(rescaled), stored, said)
 
 
 def common_slices(one: Symmetries, two: Symmetries) -> dict[str, int]:

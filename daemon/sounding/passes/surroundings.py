@@ -11,6 +11,7 @@ from torch import nn
 
 from sounding.contract import Run, Unavailable, shared_pass
 from sounding.curvature.batches import Batches, require_room
+from sounding.curvature.conditions import BATCH_NORM, conditions, loss_in_words
 from sounding.curvature.engines import WAYS
 from sounding.curvature.examination import Examined, examined_exactly
 from sounding.curvature.memory import Memory, chunk_on
@@ -83,6 +84,21 @@ class Around:
         memory = _memory_of(objective(torch.float32), self._budget)
         require_room(memory, 0.0, "a product", _NAME)
         return examined_exactly("hessian", objective, WAYS["auto"], memory)
+
+    def conditions(self, *more: str) -> str:
+        """What numbers of `evaluated` rest on; `more` are further words, as of logits and draws."""
+        mode = BATCH_NORM["eval" if self.has_batch_norm else "none"]
+        return self._conditions(mode, self._objective(self._model.recipe, "eval"), *more)
+
+    def batch_conditions(self, size: int, batches: int) -> str:
+        """What numbers of at most so many batches `in_batches(size)` rest on."""
+        mode = f"{BATCH_NORM['train']} of {size}" if self.has_batch_norm else BATCH_NORM["none"]
+        return self._conditions(mode, self._examined[0], f"batches: {min(batches, self.examples // size)} of {size}")
+
+    def _conditions(self, mode: str, objective: Objective, *more: str) -> str:
+        loss, dtype = loss_in_words(self._model.recipe, self._probe.unit), str(objective.dtype).removeprefix("torch.")
+        size = f"{objective.layout.size} parameters"
+        return conditions(loss, self.examples, TRAIN, self.subset, mode, size, dtype, *more)
 
     def _objective(self, recipe: Recipe, statistics: Statistics, least: torch.dtype = torch.float32) -> Objective:
         split = self._probe.splits[TRAIN]

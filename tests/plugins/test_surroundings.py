@@ -1,11 +1,13 @@
-"""What all plugins about a loss's surroundings owe: to skip, with the reason, a network that has none."""
+"""What all plugins about a loss's surroundings owe: to say what they rest on, and to skip a network that has none."""
 
+import re
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from sounding import Reading
 from sounding.measuring.discovery import load
 from sounding.probe import Probe
 from sounding.testing import Trial
@@ -77,3 +79,55 @@ def test_a_single_image_has_a_value_at_every_place(sounding_plugin: Trial):
     image = Probe(train=(torch.randn(1, 1, 3, 3), torch.zeros(1, dtype=torch.long)))
     assert sounding_plugin(load().plugins["landscape"], model=net, probe=image, axes=0, points=3)
     assert sounding_plugin.reason == ""
+
+
+RUNNING, ANEW = "BatchNorm by running statistics", "BatchNorm's statistics gathered anew from 16 examples of train"
+TOLD: dict[str, tuple[str, ...]] = {
+    "sharpness": (RUNNING, "21 parameters"),
+    "spectral_density": (RUNNING, "21 parameters"),
+    "subspace_overlap": (RUNNING, "21 parameters"),
+    "sam_sharpness": (RUNNING, "21 parameters", "averages over 16 draws, each with its opposite, seed 0"),
+    "batch_sharpness": ("BatchNorm by batches of 4", "21 parameters", "batches: 4 of 4"),
+    "batch_hessian": ("BatchNorm by batches of 16", "21 parameters", "batches: 1 of 16"),
+    "landscape": (ANEW,),
+    "landscape_update": (ANEW,),
+    "interpolation": (ANEW,),
+    "interpolation_first": (ANEW,),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_all_say_what_their_numbers_rest_on(sounding_plugin: Trial, name: str):
+    torch.manual_seed(0)
+    plugin = load().plugins[name]
+    previous = {"model": normalised().state_dict()} if plugin.over == "pair" else None
+    options: dict[str, Any] = {"sizes": (4, 8)} if name == "batch_hessian" else {}
+    found = sounding_plugin(
+        plugin, model=normalised(), probe=PROBE, previous=previous, attributes={"batch_size": 4}, **options
+    )
+    labels = {
+        (each.split, each.kind, each.group): each.label or ""
+        for each in found
+        if isinstance(each, Reading) and each.metric == "conditions"
+    }
+    for (split, _, _), label in labels.items():
+        size = {"train": 16, "heldout": 8}[split]
+        start = f"cross-entropy, weighted mean over examples; {size} examples of {split}, subset "
+        assert label.startswith(start)
+        assert re.fullmatch(r"[0-9a-f]{16}", label.removeprefix(start).partition(";")[0])
+        assert "; float32" in label
+    first = next(iter(labels.values()))
+    assert not [words for words in TOLD[name] if f"; {words}" not in first]
+    if name == "batch_hessian":
+        assert "; batches: 2 of 8" in labels["train", "", "B=8"]
+    if name == "landscape":
+        assert f"; {RUNNING}; 21 parameters" in labels["train", "hessian", ""]
+
+
+def test_whose_loss_and_what_was_done_to_it_is_told(sounding_plugin: Trial):
+    given: dict[str, Any] = {"model": nn.Linear(4, 3), "probe": PROBE, "m": 16, "draws": 2, "normalise_logits": True}
+    functions = {"loss": lambda outputs, targets, inputs: outputs[:, 0]}
+    found = sounding_plugin(load().plugins["sam_sharpness"], functions=functions, **given)
+    (label,) = [each.label or "" for each in found if isinstance(each, Reading) and each.metric == "conditions"]
+    assert label.startswith("the recipe's loss, ")
+    assert "; no BatchNorm; 15 parameters; float32; of normalised logits; averages over 2 draws" in label
