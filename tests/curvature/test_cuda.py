@@ -27,7 +27,7 @@ def network() -> nn.Module:
 
 
 def numbers(operator: LinearOperator, gradient: torch.Tensor) -> dict[str, float]:
-    """Both ends of the spectrum after a set number of steps, and what probes across their space and a quadrature add."""
+    """Both ends of the spectrum after a set number of steps; what probes across that space and a quadrature add."""
     found = extremes(operator, starting_vector(gradient, operator), Wanted(most_products=24, steady=25))
     sums, nodes = traces(operator, found), density(operator, found, depth=12)
     return {
