@@ -14,18 +14,20 @@ from sounding.records import Quality
 
 _SAM = "Foret et al. 2021, arXiv:2010.01412"
 _ASAM = "Kwon et al. 2021, arXiv:2102.11600, T = diag|w| over all parameters, eta = 0, p = 2"
+_ASAM_LINF = "Kwon et al. 2021, arXiv:2102.11600, T = diag|w| over all parameters, eta = 0, p = infinity"
 _AVERAGE = "Andriushchenko et al. 2023, arXiv:2302.07011; each draw with its opposite"
 _INVARIANT = "; invariant to rescalings of single units that leave the network as it is"
 _WORST = "; a lower bound, found by full steps to the maximum of the linearised loss"
 
 
 @plugin(
-    version=3,
+    version=4,
     cost="curvature",
     metrics=[
         Metric("one_step", "loss", "rise of the mean loss at rho·g/|g|", _SAM),
         Metric("worst_case", "loss", "largest rise of the mean loss found within |d| <= rho", _SAM + _WORST),
         Metric("adaptive_one_step", "loss", "rise of the mean loss at rho·T²g/|Tg|" + _INVARIANT, _ASAM),
+        Metric("adaptive_one_step_linf", "loss", "rise of the mean loss at rho·|w|·sign(g)" + _INVARIANT, _ASAM_LINF),
         Metric("adaptive_worst_case", "loss", "largest rise found within |d/w| <= rho" + _INVARIANT, _ASAM + _WORST),
         Metric("m_sharpness", "loss", "mean over batches of m examples of the batch's own rise at rho·g/|g|",
                _SAM + ", section 4.1"),
@@ -41,6 +43,7 @@ def sam_sharpness(
     *,
     rho: float = 0.05,
     adaptive_rho: float = 0.5,
+    linf_rho: float = 0.005,
     sigma: float = 0.005,
     adaptive_sigma: float = 0.05,
     m: int = 128,
@@ -73,6 +76,8 @@ def sam_sharpness(
         yield from _in_batches(around, f"{prefix}m_sharpness", m, radius, scale, said)
         rises = average_rises(around, deviation, scale, draws, seed)
         yield _mean(f"{prefix}average_case", rises, f"sigma={deviation:g}{said}")
+    boxed = one_step(around, linf_rho, around.weights.abs(), norm="linf")
+    yield Reading("adaptive_one_step_linf", boxed.height, split="train", group=f"rho={linf_rho:g}{said}")
 
 
 def _in_batches(

@@ -115,7 +115,7 @@ CASES = [
     Case("landscape_update", "13·(m + t) + 16", kind="images", given={"m": N, "t": TRAIN}),
     Case("landscape", "60·m + n + 4·e + 16", "(p + 1)·n + 4·e", given={"m": N, "e": 1}),
     Case("landscape", "60·(m + t) + n + 4·e + 16", "(p + 1)·n + 4·e", "images", given={"m": N, "t": TRAIN, "e": 1}),
-    Case("sam_sharpness", "(67 + w)·n + 4·b + 16", "(1 + w)·n + 2·b", options={"m": 16}, given={"b": 32}),
+    Case("sam_sharpness", "(68 + w)·n + 4·b + 16", "(1 + w)·n + 2·b", options={"m": 16}, given={"b": 32}),
     Case("batch_sharpness", "k·b + 4·e", "2·k·b + 4·e", "images", given={"k": 5, "b": 8, "e": 2}),
     Case("batch_hessian", "n + a + 4·e", "n + a + P + 4·e", "images", {"a": 5 * 8 + 2 * 16, "e": 2},
          {"sizes": (8, 16)}),

@@ -1,6 +1,7 @@
 """Rises on quadratics, where each follows from the Hessian, and what rescaling a unit does to them."""
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -87,6 +88,25 @@ def test_rises_of_a_quadratic(sounding_plugin: Trial, adaptive: bool):
     assert average.stderr is not None
     assert average.stderr == pytest.approx(sigma**2 * np.linalg.norm(h) / math.sqrt(2 * 64), rel=0.4)
     assert average.value == pytest.approx(sigma**2 * np.trace(h) / 2, abs=4 * average.stderr)
+
+
+def test_the_step_to_the_corner_of_a_box(sounding_plugin: Trial):
+    net, probe = linear()
+    options: dict[str, Any] = {"linf_rho": 0.3, "m": 16, "draws": 2, "steps": 2}
+    plain = {"loss": lambda outputs, targets, inputs: outputs[:, 0] * targets}
+    readings = found(sounding_plugin(sam_sharpness, model=net, probe=probe, functions=plain, **options))
+    x, y = (each.double().numpy() for each in probe.train)
+    w, g = net.weight.detach().double().numpy()[0], (x * y[:, None]).mean(0)
+    corners = np.array(list(itertools.product((-1.0, 1.0), repeat=INPUTS))) * 0.3 * np.abs(w)
+    boxed = readings["adaptive_one_step_linf"]
+    assert boxed.group == "rho=0.3"
+    assert boxed.value == pytest.approx(0.3 * float(np.abs(w) @ np.abs(g)), rel=1e-4)
+    assert boxed.value == pytest.approx(max(corners @ g), rel=1e-4)  # a linear loss is highest at a corner
+    readings = found(sounding_plugin(sam_sharpness, model=net, probe=probe, functions=SQUARED, **options))
+    w, g, h = quadratic(net, probe)
+    expected = rise(g, h, 0.3 * np.abs(w) * np.sign(g))
+    assert readings["adaptive_one_step_linf"].value == pytest.approx(expected, rel=1e-4)
+    assert expected <= max(rise(g, h, corner) for corner in corners) * (1 + 1e-9)
 
 
 def test_every_reading_states_what_it_was_made_with(sounding_plugin: Trial):

@@ -1,19 +1,22 @@
 """How far the mean loss rises around a checkpoint: at worst within a ball or an ellipsoid, and on average.
 
 The ball is {δ : ‖T⁻¹δ‖₂ ≤ ρ} with T = 1, or T = diag|w|, whose ball turns with a rescaling of units that leaves the
-network as it is, and with it every number here that is called adaptive.
+network as it is, and with it every number here that is called adaptive; or, by the norm "linf", the box |T⁻¹δ|∞ ≤ ρ.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, TypeAlias
 
 import torch
 
 from sounding.contract import Unavailable
 from sounding.curvature.hessian import slopes_of
 from sounding.curvature.objective import Objective
+
+Norm: TypeAlias = Literal["l2", "linf"]
 
 _SETTLED = 1e-3  # of a rise: the ascent ends when a step adds less
 
@@ -79,16 +82,20 @@ class Surroundings:
 
 
 def one_step(
-    around: Surroundings, radius: float, scale: torch.Tensor | None = None, chunks: Sequence[range] | None = None
+    around: Surroundings,
+    radius: float,
+    scale: torch.Tensor | None = None,
+    chunks: Sequence[range] | None = None,
+    norm: Norm = "l2",
 ) -> Rise:
-    """The rise at ρ·T²g/‖Tg‖, where the linearised loss is highest: SAM's step, or ASAM's.
+    """The rise at ρ·T²g/‖Tg‖, or ρ·T·sign(g) by "linf", where the linearised loss is highest: SAM's step, or ASAM's.
 
     It is negative where the loss bends down within ρ, and 0 where no direction is steepest.
     """
     base, slope = around.here if chunks is None else around.gradient(None, chunks)
     if not _finite(base, slope):
         return Rise(math.nan, 0, False)
-    offset = _farthest(slope, radius, scale)
+    offset = _farthest(slope, radius, scale, norm)
     return Rise(0.0, 0, True) if offset is None else Rise(around.loss(offset, chunks) - base, 1, True)
 
 
@@ -134,12 +141,14 @@ def average_rises(
     return found
 
 
-def _farthest(slope: torch.Tensor, radius: float, scale: torch.Tensor | None) -> torch.Tensor | None:
+def _farthest(slope: torch.Tensor, radius: float, scale: torch.Tensor | None, norm: Norm = "l2") -> torch.Tensor | None:
     """The δ of the ball with the largest gᵀδ; None where the gradient, or all of it that δ may follow, is zero."""
     scaled = slope if scale is None else slope * scale
     length = float(torch.linalg.vector_norm(scaled.double()))
     if length == 0.0:
         return None
+    if norm == "linf":
+        return (scaled.sign() if scale is None else scaled.sign() * scale) * radius
     return (scaled if scale is None else scaled * scale) * (radius / length)
 
 
