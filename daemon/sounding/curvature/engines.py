@@ -96,7 +96,7 @@ class Sum:
         self._objective = objective
         self.chunks = chunks
         self._need = need
-        self.engine = engine
+        self.engine: Engine = engine
         self._kept: dict[int, Graph] = {}
         self._all = range(len(objective.leaves))
         self.gradient: torch.Tensor | None = None

@@ -111,7 +111,7 @@ class Trial:
     def __init__(self, matrix: Matrix, engine: Engine, objective: Objective, losses: Mapping[range, float]) -> None:
         self._losses = losses
         self._matrix: Matrix = matrix
-        self._engine = engine
+        self._engine: Engine = engine
         self._objective = objective
         generator = torch.Generator().manual_seed(0)
         vectors = torch.randn((2, objective.layout.size), generator=generator, dtype=torch.float32)

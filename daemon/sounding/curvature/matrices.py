@@ -91,7 +91,7 @@ class Matrices:
         if batch > examples:
             raise Unavailable(
                 f"a batch has {batch} examples, and the subset of the probe {examples}: BatchNorm would normalise by "
-                "fewer than in training"
+                "fewer than in training; give the probe more, or raise examples in [passes.curvature]"
             )
         return batch
 
