@@ -17,7 +17,7 @@ from sounding.curvature.operator import LinearOperator, difference
 from sounding.curvature.probes import Traces, traces
 from sounding.passes import Curvature
 
-SEEDS = (23, 30, 48, 52)  # of the first 60, those in which rounding is felt most, but for logits in the hundreds
+SEEDS = (18, 30, 48, 52)  # of the first 60, those in which rounding is felt most, but for logits in the hundreds
 EXACT = Wanted(tolerance=1e-6, both_ends=True)  # where nothing but rounding is left to bound
 ACTIVATIONS = (nn.Tanh, nn.GELU, nn.ReLU, nn.SiLU)
 MATRICES = ("hessian", "ggn", "fisher", "residual")
