@@ -1,10 +1,10 @@
 """The largest eigenvalue of mini-batch Hessians over the batch size, and the learning rates that follow."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 from sounding import Curve, Finding, Metric, Reading, Skip, plugin
-from sounding.curvature.batches import Inflation, inflation_of
+from sounding.curvature.batches import Inflation, TooLarge, inflation_of
 from sounding.curvature.conditions import CONDITIONS
 from sounding.estimates import mean_of
 from sounding.passes import Around
@@ -44,34 +44,51 @@ def batch_hessian(
 
     BatchNorm normalises by each batch. A fit with a misfit above `worst_misfit` is unresolved.
     """
-    whole = _lambda_max(surroundings, surroundings.examples, 1, tolerance)
-    if whole is None:
-        yield Skip(_NOT_FINITE)
-        return
-    full = whole[0][0]
-    yield Reading("conditions", label=surroundings.batch_conditions(surroundings.examples, 1), split="train")
-    yield Reading("lambda_max_full", full, split="train", quality=whole[1])
+    full = None
+    try:
+        whole = _lambda_max(surroundings, surroundings.examples, 1, tolerance)
+    except TooLarge as reason:  # of BatchNorm's batches, which cannot be cut: smaller ones may fit
+        yield Skip(f"lambda_max_full, and what is fitted to it: {reason}")
+    else:
+        if whole is None:
+            yield Skip(_NOT_FINITE)
+            return
+        full = whole[0][0]
+        yield Reading("conditions", label=surroundings.batch_conditions(surroundings.examples, 1), split="train")
+        yield Reading("lambda_max_full", full, split="train", quality=whole[1])
     means: dict[int, float] = {}
     for size in sorted(sizes):
-        if 2 * size > surroundings.examples:
-            yield Skip(
-                f"batches of {size}: the subset has {surroundings.examples} examples, and two batches are needed"
-            )
-            continue
-        found = _lambda_max(surroundings, size, draws, tolerance)
-        if found is None:
-            yield Skip(f"batches of {size}: {_NOT_FINITE}")
-            continue
-        mean = mean_of(found[0])
-        means[size] = mean.value
-        said = surroundings.batch_conditions(size, draws)
-        yield Reading("conditions", label=said, split="train", group=f"B={size}")
-        yield Reading("lambda_max", mean.value, split="train", group=f"B={size}", stderr=mean.error, quality=found[1])
+        mean = yield from _of_batches(surroundings, size, draws, tolerance)
+        if mean is not None:
+            means[size] = mean
+    if full is None:
+        return
     fit = inflation_of(full, surroundings.examples, list(means), list(means.values()))
     if fit is None:
         yield Skip("inflation: it takes two batch sizes with positive eigenvalues")
         return
     yield from _implied(fit, list(means), "ok" if fit.misfit <= worst_misfit else "unresolved")
+
+
+def _of_batches(
+    surroundings: Around, size: int, draws: int, tolerance: float
+) -> Generator[Finding, None, float | None]:
+    """What batches of one size have; returns their mean, None where there is none."""
+    if 2 * size > surroundings.examples:
+        yield Skip(f"batches of {size}: the subset has {surroundings.examples} examples, and two batches are needed")
+        return None
+    try:
+        found = _lambda_max(surroundings, size, draws, tolerance)
+    except TooLarge as reason:
+        yield Skip(f"batches of {size}: {reason}")
+        return None
+    if found is None:
+        yield Skip(f"batches of {size}: {_NOT_FINITE}")
+        return None
+    mean, group = mean_of(found[0]), f"B={size}"
+    yield Reading("conditions", label=surroundings.batch_conditions(size, draws), split="train", group=group)
+    yield Reading("lambda_max", mean.value, split="train", group=group, stderr=mean.error, quality=found[1])
+    return mean.value
 
 
 def _implied(fit: Inflation, sizes: Sequence[int], quality: Quality) -> Iterator[Finding]:

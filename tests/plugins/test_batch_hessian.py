@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from sounding import Curve, Reading, Skip
+from sounding import Curve, Reading, Run, Skip
 from sounding.curvature.batches import inflation_of
 from sounding.curvature.selection import subset_of
+from sounding.passes.model import Model
+from sounding.passes.surroundings import surroundings
 from sounding.probe import Probe
+from sounding.recipe import Recipe
 from sounding.testing import Trial
 from sounding_plugins.batch_hessian import batch_hessian
 
@@ -77,6 +80,23 @@ def test_what_does_not_fit_is_unresolved(sounding_plugin: Trial):
     found = sounding_plugin(batch_hessian, model=net, probe=probe, sizes=(8, 16, 32), draws=2, worst_misfit=0.0)
     assert by_group(found, "inflation")[""].quality == "unresolved"
     assert by_group(found, "lambda_max")["B=8"].quality == "ok"
+
+
+def test_batches_that_fit_are_told_where_the_whole_does_not():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3))
+    probe = Probe(train=(torch.randn(EXAMPLES, 6), torch.arange(EXAMPLES) % 3))
+    recipe = Recipe("here", 1, {"probe": lambda run: probe})
+    given = Model(net, recipe, torch.device("cpu")), recipe, Run("", "", {})
+    some, every = (list(batch_hessian(surroundings(*given, memory_gb=size), sizes=(8, 32))) for size in (8e-6, 1.0))
+    assert by_group(some, "lambda_max") == {"B=8": by_group(every, "lambda_max")["B=8"]}
+    assert set(by_group(every, "lambda_max")) == {"B=8", "B=32"}
+    assert {each.metric for each in some if not isinstance(each, Skip)} == {"conditions", "lambda_max"}
+    reasons = [each.reason for each in some if isinstance(each, Skip)]
+    assert [reason.partition(": ")[0] for reason in reasons] == [
+        "lambda_max_full, and what is fitted to it", "batches of 32",
+    ]  # fmt: skip
+    assert all("GiB" in reason for reason in reasons)
 
 
 def test_what_is_not_finite_says_so(sounding_plugin: Trial):

@@ -23,11 +23,15 @@ Floats = NDArray[np.float64]
 T = TypeVar("T")
 
 
+class TooLarge(Unavailable):
+    """What is asked for does not fit into the memory that it may take."""
+
+
 class Batches:
     """The examples of an objective in batches of `size`, each with a mean loss of its own; a rest is left out.
 
     No more than `most` examples go through the network at once, except where BatchNorm normalises by the batch.
-    `name` is that of the settings that `memory` is told by. Raises Unavailable where not even one chunk fits.
+    `name` is that of the settings that `memory` is told by. Raises TooLarge where not even one chunk fits.
     """
 
     def __init__(
@@ -35,7 +39,7 @@ class Batches:
     ) -> None:
         whole = objective.statistics == "train"
         what = f"one batch of {size}" if whole else "one example"
-        require_room(memory, examined.need.peak(size if whole else 1), f"a product for {what}", name)
+        require_fit(memory, examined.need.peak(size if whole else 1), f"a product for {what}", name)
         chunks = chunks_of(size, size if whole else 0, examined.need, memory)
         length = len(chunks[0]) if whole else min(most, len(chunks[0]))
         self._chunks = [range(at, min(at + length, size)) for at in range(0, size, length)]
@@ -83,12 +87,12 @@ class MiniBatch:
         return found.top[0] if found.top else None
 
 
-def require_room(memory: Memory, peak: float, what: str, name: str) -> None:
-    """Raise Unavailable, with the sum, where what takes so many bytes does not fit beside the fewest vectors."""
+def require_fit(memory: Memory, peak: float, what: str, name: str) -> None:
+    """Raise TooLarge, with the sum, where what takes so many bytes does not fit beside the fewest vectors."""
     vectors = LEAST * memory.vector
     if peak + vectors > memory.budget:
         peak_gb, vectors_gb, budget_gb = (each / (1 << 30) for each in (peak, vectors, memory.budget))
-        raise Unavailable(
+        raise TooLarge(
             f"{what} takes {peak_gb:.2g} GiB and {LEAST} vectors {vectors_gb:.2g} GiB, of which memory_gb allows "
             f"{budget_gb:.2g} GiB; raise it in [{name}], or select fewer parameters"
         )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sounding.contract import Run, Unavailable, shared_pass
-from sounding.curvature.batches import Batches, require_room
+from sounding.curvature.batches import Batches, require_fit
 from sounding.curvature.conditions import BATCH_NORM, conditions, loss_in_words
 from sounding.curvature.engines import WAYS
 from sounding.curvature.examination import Examined, examined_exactly
@@ -82,7 +82,7 @@ class Around:
         statistics: Statistics = "train" if self.has_batch_norm else "eval"
         objective = partial(self._objective, self._model.recipe, statistics)
         memory = _memory_of(objective(torch.float32), self._budget)
-        require_room(memory, 0.0, "a product", _NAME)
+        require_fit(memory, 0.0, "a product", _NAME)
         return examined_exactly("hessian", objective, WAYS["auto"], memory)
 
     def conditions(self, *more: str) -> str:
