@@ -27,7 +27,7 @@ _NAME = "passes.surroundings"
 
 
 class Around:
-    """Makes `Surroundings`, of logits as they are or normalised, in evaluation mode, and `Batches` as training sees them.
+    """Makes `Surroundings` in evaluation mode, of logits as they are or normalised, and `Batches` as training has them.
 
     `batch_size` is that of training, 0 where neither the settings nor the run's attributes tell; `examples` is how
     many there are in the subset, and `subset` its digest.
