@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from sounding.config import settings
 from sounding.keeping import drawers
 
 
@@ -21,4 +22,12 @@ def runs_that_are_soon_put_away() -> Iterator[None]:
     """Every test with two runs has one of them packed and unpacked, as a store of thousands has."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawers, "MOST_OPEN", 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers_of_one_thread() -> Iterator[None]:
+    """Beside other tests: threads that wait for one of their own, which has no core, burn those of everybody."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "cores", lambda: 1)
         yield

@@ -82,6 +82,7 @@ def test_copies_are_limited_in_the_units_that_people_use(tmp_path: Path):
 
 def test_threads_share_the_cores_among_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr("sounding.config.settings.cores", cores)  # which counts for no other test
     for workers, threads in ((1, 8), (3, 2), (16, 1)):
         assert settings_in(tmp_path, f"[daemon]\nworkers = {workers}\n").threads == threads
 

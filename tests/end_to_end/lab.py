@@ -29,6 +29,7 @@ attributes = ["{{run}}/config.json"]
 scan_seconds = 0.5
 retry_seconds = 0.0
 nice = 0
+threads = 1
 """
 
 
