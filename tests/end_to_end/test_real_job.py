@@ -10,6 +10,9 @@ import pytest
 import torch
 from end_to_end.lab import PLUGINS, Lab, assert_equal
 
+from sounding.config import load_config
+from sounding.running.service import watch
+
 STEPS, EVERY = 60, 10
 
 
@@ -35,8 +38,9 @@ def finish(*processes: subprocess.Popen[bytes]) -> None:
 
 
 def job_first(lab: Lab) -> None:
-    finish(lab.train("a", STEPS, EVERY))
-    finish(lab.daemon("--once"))
+    """Both in this process, without their starts; in those of their own they are below."""
+    lab.train_here("a", STEPS, EVERY)
+    watch(load_config(lab.config), once=True)
 
 
 def daemon_first(lab: Lab) -> None:

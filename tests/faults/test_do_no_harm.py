@@ -117,7 +117,7 @@ def test_handles_are_seen(tmp_path):
 @pytest.mark.timeout(180)
 def test_a_whole_run_of_the_daemon_only_reads(tmp_path):
     lab = Lab.at(tmp_path / "lab", CONFIG.replace("attributes", 'logs = ["{run}/*.csv"]\nattributes'))
-    assert lab.train("a", 6, 2).wait(60) == 0
+    lab.train_here("a", 6, 2)
     store = lab.path / "runs"
     (store / "a" / "metrics.csv").write_text("step,loss\n1,0.5\n")
     before = stamps(store)
