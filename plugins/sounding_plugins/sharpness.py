@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from sounding import Checkpoint, Finding, Metric, Reading, Skip, Unavailable, plugin
+from sounding.curvature.conditions import CONDITIONS, conditions_of
 from sounding.curvature.curved import Curved, Facts
 from sounding.curvature.eigenvalues import Eigenvalue, Extremes
 from sounding.curvature.objective import Statistics
@@ -43,8 +44,7 @@ _NOT_FINITE = "a product with it is NaN or infinite"
         Metric("stability_ratio", "1", "largest eigenvalue that the optimizer feels over stability_threshold", _EDGE),
         Metric("criterion", "1", "what the threshold presumes, how training is, and what matrix is felt", _EDGE,
                kind="label"),
-        Metric("conditions", "1", "loss, examples, engine, number type and BatchNorm mode that all rests on",
-               "definition", kind="label"),
+        CONDITIONS,
     ],
 )  # fmt: skip
 def sharpness(
@@ -100,7 +100,7 @@ def _in_training(run: CurvatureRun) -> Iterator[Finding]:
 
 
 def _largest(run: CurvatureRun, operator: Curved, kind: str, mode: Statistics = "eval") -> Iterator[Finding]:
-    yield Reading("conditions", label=_conditions(operator), split="train", kind=kind)
+    yield Reading("conditions", label=conditions_of(operator.facts), split="train", kind=kind)
     yield from _value("lambda_max", run.largest(operator, mode).top, kind=kind)
 
 
@@ -110,7 +110,7 @@ def _spectrum(run: CurvatureRun, kind: Kind) -> Iterator[Finding]:
         yield Skip(f"{kind}: {_NOT_FINITE}")
         return
     operator = run.curvature.ggn() if kind == "ggn" else run.curvature.hessian()
-    yield Reading("conditions", label=_conditions(operator), split="train", kind=kind)
+    yield Reading("conditions", label=conditions_of(operator.facts), split="train", kind=kind)
     yield from _value("lambda_max", solved.found.top, kind=kind)
     for index, each in enumerate(solved.found.top):
         yield _reading("eigenvalue", each, kind=kind, index=index)
@@ -212,19 +212,6 @@ def _criterion(facts: Facts, size: int, source: str) -> str:
     by = f"BatchNorm by batches of {facts.batch_size} of {facts.examples} examples; " if facts.batch_size else ""
     of = f"preconditioned by {facts.preconditioner}; " if facts.preconditioner else ""
     return f"full-batch criterion; {how}; {by}{of}weight decay: {facts.weight_decay}; learning rate: {source}"
-
-
-def _conditions(operator: Curved) -> str:
-    facts = operator.facts
-    batches = {
-        "none": "no BatchNorm",
-        "eval": "BatchNorm by running statistics",
-        "train": f"BatchNorm by batches of {facts.batch_size}",
-    }[facts.batch_norm]
-    return (
-        f"{facts.loss}; {facts.examples} examples of {facts.split}, subset {facts.subset}; {batches}; "
-        f"{facts.parameters} parameters; {facts.engine}; {facts.dtype}; no weight decay"
-    )
 
 
 def _value(metric: str, top: tuple[Eigenvalue, ...], kind: str, part: str = "") -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from sounding import Run, Unavailable
 from sounding.curvature.batches import MiniBatch
+from sounding.curvature.memory import Allocations
 from sounding.passes.model import Model
 from sounding.passes.surroundings import surroundings
 from sounding.probe import Probe
@@ -31,8 +32,8 @@ class Distances(nn.Linear):
         return -torch.cdist(input, self.weight)
 
 
-def around(module, loss=None, **settings):  # noqa: ANN003
-    probe = Probe(train=(X, Y))
+def around(module, loss=None, data=(X, Y), **settings):  # noqa: ANN003
+    probe = Probe(train=data)
     functions = {"probe": lambda run: probe}
     if loss is not None:
         functions["loss"] = lambda outputs, targets, inputs: loss(outputs, targets)
@@ -72,6 +73,16 @@ def test_what_does_not_fit_is_built_anew_and_gives_the_same(loss):
     torch.testing.assert_close(same_slope, slope, rtol=1e-5, atol=1e-7)
     assert value == pytest.approx(expected.item(), rel=1e-3)
     assert same == pytest.approx(value, rel=1e-4)
+
+
+def test_no_more_is_taken_than_is_left_to_graphs():
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Linear(5, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 3))
+    found = around(module, data=(torch.randn(96, 5), torch.arange(96) % 3), chunk=24, memory_gb=2e-4)
+    with Allocations() as counted:
+        ways = found.in_batches(96).each(1, lambda batch: batch.along_gradient() and batch.way)
+    assert ways == ["reverse over reverse, graphs of 1 of 4 chunks kept"]
+    assert counted.peak <= found._examined[2].graphs
 
 
 def test_batches_that_do_not_fit_at_all_are_refused_with_the_sum():

@@ -138,6 +138,7 @@ class Sum:
             with self._objective.prepared():
                 for row, product in zip(vectors, products, strict=True):
                     add(product, graph.product(list(layout.views(row)), places), layout)
+            del graph  # before the next one is built: two that are not kept were never told of
         return products.div_(self.weight)
 
     def _add_forward(self, products: torch.Tensor, vectors: torch.Tensor, chunk: range, places: Places) -> None:
@@ -156,8 +157,11 @@ class Sum:
         """How many chunks' graphs may be kept."""
         size = len(self.chunks[0])
         graph, peak = self._need.graph(size), self._need.peak(size)
-        room = shelf.room_for(self, graph * (len(self.chunks) - 1) + peak)
-        return max(0, min(len(self.chunks), int((room - peak) / graph) + 1)) if graph else len(self.chunks)
+        all_of_them = graph * (len(self.chunks) - 1) + peak
+        room = shelf.room_for(self, all_of_them)
+        if all_of_them <= room or not graph:
+            return len(self.chunks)
+        return max(0, int((room - peak) / graph))  # beside one that is built anew, which the peak has in it
 
     def _first_pass(self, keep: int) -> tuple[float, float]:
         objective, loss, weight = self._objective, 0.0, 0.0

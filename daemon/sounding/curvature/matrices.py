@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from sounding.contract import Unavailable
 from sounding.curvature.engines import WAYS, Matrix, Shelf, Sum, Way
-from sounding.curvature.examination import Asymmetric, Examined, examine
+from sounding.curvature.examination import Examined, examined_exactly
 from sounding.curvature.memory import Memory, chunk_on, chunks_of, require_room
 from sounding.curvature.objective import Objective, Statistics, batch_norms
 from sounding.curvature.selection import Subset
@@ -96,19 +97,8 @@ class Matrices:
         return batch
 
     def _examined(self, matrix: Matrix, statistics: Statistics, examples: int) -> tuple[Objective, Examined, Memory]:
-        """In float64 where in float32 nothing is left but rounding, as where a network has learnt all there is."""
-        objective, engines = self._objective(statistics, examples), WAYS[self._settings.engine]
-        try:
-            return objective, examine(matrix, objective, engines, self._memory), self._memory
-        except Asymmetric as error:
-            if self.dtype == torch.float64 or self.device.type == "mps":
-                raise
-            exact = self._objective(statistics, examples, torch.float64)
-            memory = replace(self._memory, vector=2 * self._memory.vector)
-            try:
-                return exact, examine(matrix, exact, engines, memory), memory
-            except RuntimeError:  # the network itself is written for float32
-                raise error from None
+        objective = partial(self._objective, statistics, examples)
+        return examined_exactly(matrix, objective, WAYS[self._settings.engine], self._memory)
 
     def _objective(self, statistics: Statistics, examples: int, least: torch.dtype = torch.float32) -> Objective:
         split, positions = self._probe.splits[self._subset.split], self._subset.positions[:examples]

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 
 from sounding.contract import Run, shared_pass
+from sounding.curvature.conditions import loss_in_words
 from sounding.curvature.curved import Curved, Facts
 from sounding.curvature.engines import Matrix, Way
 from sounding.curvature.matrices import Matrices, Settings
@@ -132,7 +133,7 @@ class Curvature:
             len(summed.chunks[0]) if objective.statistics == "train" else 0,
             layout.size,
             block or "",
-            self._loss_in_words(),
+            loss_in_words(self.recipe, self._unit),
             summed.way,
             str(objective.dtype).removeprefix("torch."),
         )
@@ -141,10 +142,6 @@ class Curvature:
 
     def _places(self, block: str | None) -> tuple[int, ...]:
         return tuple(range(len(self.layout.names))) if block is None else self.layout.matching(block)
-
-    def _loss_in_words(self) -> str:
-        whose = "the recipe's loss" if "loss" in self._model.recipe.functions else "cross-entropy"
-        return f"{whose}, weighted mean over {self._unit}s"
 
 
 @shared_pass(version=2)
