@@ -9,6 +9,8 @@ from curvature.dense import Dense, like_a_network, with_eigenvalues
 
 from sounding.curvature.eigenvalues import Extremes, Wanted, error_bounds, largest_alone
 from sounding.curvature.krylov import extremes, random_vector, starting_vector, warm_start
+from sounding.curvature.memory import Allocations
+from sounding.curvature.operator import Operator
 
 TRIES = 30
 LARGEST = largest_alone()
@@ -107,6 +109,18 @@ def test_the_space_is_what_it_is_said_to_be():
     assert np.abs(left[:-1]).max() < 1e-4
     assert np.linalg.norm(left[-1]) == pytest.approx(found.next_norm, rel=1e-4)
     assert np.allclose(found.projected, np.diag(found.alphas) + np.diag(found.betas, 1) + np.diag(found.betas, -1))
+
+
+def test_no_more_vectors_are_made_than_there_is_room_for():
+    """Also where memory counts as soon as it is asked for, as on a GPU."""
+    size = 100_000
+    values = torch.linspace(0.0, 1.0, size)
+    operator = Operator(size, values.device, values.dtype, lambda vectors: vectors * values)
+    start = starting_vector(None, operator)
+    with Allocations() as counted:
+        found = extremes(operator, start, largest_alone(1e-6, most_products=20, most_vectors=8))
+    assert found.products == 20, "it was restarted"
+    assert counted.peak <= (8 + 5) * values.nbytes
 
 
 def test_a_restart_at_the_memory_cap_changes_the_cost_only():

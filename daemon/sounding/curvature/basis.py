@@ -14,9 +14,13 @@ _SPAN = 1 << 18  # elements of a scalar product in the vectors' own type; spans 
 
 
 class Basis:
-    """Rows of equal length `size`, added one at a time; `dtype` is that of the vectors, small matrices are float64."""
+    """Rows of equal length `size`, added one at a time; `dtype` is that of the vectors, small matrices are float64.
 
-    def __init__(self, size: int, device: torch.device, dtype: torch.dtype) -> None:
+    Memory is taken for `most` rows at a time at the most, and again when there are more.
+    """
+
+    def __init__(self, size: int, device: torch.device, dtype: torch.dtype, most: int = ROWS) -> None:
+        self._rows = min(ROWS, most)
         self.size = size
         self._device = device
         self._dtype = dtype
@@ -28,13 +32,14 @@ class Basis:
 
     def __getitem__(self, index: int) -> torch.Tensor:
         place = range(self._count)[index]
-        row: torch.Tensor = self._blocks[place // ROWS][place % ROWS]
+        row: torch.Tensor = self._blocks[place // self._rows][place % self._rows]
         return row
 
     def append(self, vector: torch.Tensor) -> None:
         """Add a row; the vector is copied."""
-        if self._count == ROWS * len(self._blocks):
-            self._blocks.append(torch.empty(min(ROWS, self.size), self.size, dtype=self._dtype, device=self._device))
+        if self._count == self._rows * len(self._blocks):
+            rows = min(self._rows, self.size)
+            self._blocks.append(torch.empty(rows, self.size, dtype=self._dtype, device=self._device))
         self._count += 1
         self[-1].copy_(vector)
 
@@ -72,7 +77,7 @@ class Basis:
 
     def _filled(self) -> Iterator[torch.Tensor]:
         for place, block in enumerate(self._blocks):
-            rows = min(ROWS, self._count - place * ROWS)
+            rows = min(self._rows, self._count - place * self._rows)
             if rows > 0:
                 yield block[:rows]
 

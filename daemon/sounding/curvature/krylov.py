@@ -73,7 +73,7 @@ class _Lanczos:
         self._wanted = wanted
         self._epsilon = torch.finfo(operator.dtype).eps
         self._most = max(wanted.most_vectors, fewest)
-        self._basis = Basis(operator.size, operator.device, operator.dtype)
+        self._basis = Basis(operator.size, operator.device, operator.dtype, self._most)
         self._projected = np.zeros((0, 0))
         self._coupling = np.zeros(0)  # of the next vector to each row of the basis
         self._next = start / length(start)
