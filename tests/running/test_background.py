@@ -136,7 +136,9 @@ def test_a_daemon_that_does_not_end_in_time_is_named(settings: Settings):
 def sounding(*arguments: str, cwd: Path, code: int = 0) -> str:
     """Run a command as a user does, whose environment says nothing of threads, with a plugin of this test's own."""
     path = os.pathsep.join(filter(None, (str(APPETITE), os.environ.get("PYTHONPATH"))))
-    environment = {name: value for name, value in os.environ.items() if "_NUM_THREADS" not in name}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("OMP_") and "_NUM_THREADS" not in name
+    }
     ended = subprocess.run(
         [sys.executable, "-m", "sounding_cli", *arguments],
         cwd=cwd,
@@ -155,6 +157,7 @@ def assert_modest(rows: list[dict[str, object]]) -> None:
     assert 2 * taken["torch_threads"] <= max(2, cores())
     assert 2 * taken["numpy_threads"] <= max(2, cores())
     assert taken["niceness"] == min(19, os.nice(0) + 10)
+    assert taken["waits_asleep"] == 1.0
 
 
 def test_a_life_in_the_background(settings: Settings):

@@ -26,6 +26,7 @@ _PRELOAD = ("torch", "sounding.measuring.measure")
 _RECYCLE_AFTER = 200  # calls; memory creeps in long-lived processes
 _JOIN_SECONDS = 5.0
 _POOLS = ("OMP", "OPENBLAS", "MKL", "VECLIB", "NUMEXPR")  # libraries that count the cores for themselves as they load
+_WAITING = "OMP_WAIT_POLICY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +190,13 @@ def _pools_of(threads: int) -> Iterator[None]:
     """Tell the forkserver, should it start in this block, how many threads the pools of its libraries may have.
 
     They count the cores once, as they are loaded: what a child says later is heard by torch alone, and numpy would
-    take every core in every worker.
+    take every core in every worker. Threads wait asleep unless the environment says otherwise: where training has the
+    cores, one that waits in a loop for another that has none can take several times what the work itself does.
     """
-    names = [f"{pool}_NUM_THREADS" for pool in _POOLS]
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(threads)))
+    told = {f"{pool}_NUM_THREADS": str(threads) for pool in _POOLS}
+    told[_WAITING] = os.environ.get(_WAITING, "PASSIVE")
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
     try:
         yield
     finally:

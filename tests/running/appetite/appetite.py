@@ -12,7 +12,7 @@ from sounding.passes import Weights
 
 METRICS = [
     Metric(name, unit="1", meaning="what this worker takes", source="definition")
-    for name in ("torch_threads", "numpy_threads", "niceness")
+    for name in ("torch_threads", "numpy_threads", "niceness", "waits_asleep")
 ]
 
 
@@ -25,6 +25,7 @@ def appetite(weights: Weights) -> Iterator[Reading]:
     yield Reading("numpy_threads", 1.0 + threads() - before)
     yield Reading("torch_threads", float(torch.get_num_threads()))
     yield Reading("niceness", float(os.nice(0)))
+    yield Reading("waits_asleep", float(os.environ.get("OMP_WAIT_POLICY") == "PASSIVE"))
 
 
 def threads() -> int:
