@@ -1,14 +1,16 @@
-"""One rank of a sharded training job: `sharded_writer.py RANK RANKS DIRECTORY STEP …`.
+"""The ranks of a sharded training job, a process each: `sharded_writer.py RANKS DIRECTORY STEP …`.
 
 At every step, saves DIRECTORY/live anew with torch.distributed.checkpoint; rank 0 copies it, with its times, to
 DIRECTORY/step_N, and saves what it should hold as DIRECTORY/full_N.pt.
 """
 
+import multiprocessing
 import shutil
 import sys
 from pathlib import Path
 
 import torch
+import torch._dynamo  # which every optimizer asks for
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
@@ -55,7 +57,18 @@ def save(model: torch.nn.Module, optimizer: torch.optim.Optimizer, directory: Pa
     dist.barrier()
 
 
-def main(rank: int, ranks: int, directory: Path, steps: list[int]) -> None:
+def main(ranks: int, directory: Path, steps: list[int]) -> int:
+    """The ranks come from a process that has imported torch and never run it; returns how many did not end well."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=run, args=(rank, ranks, directory, steps)) for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return sum(process.exitcode != 0 for process in processes)
+
+
+def run(rank: int, ranks: int, directory: Path, steps: list[int]) -> None:
     dist.init_process_group("gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=ranks)
     model, optimizer = build()
     for step in range(1, max(steps) + 1):
@@ -66,4 +79,4 @@ def main(rank: int, ranks: int, directory: Path, steps: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), [int(step) for step in sys.argv[4:]])
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), [int(step) for step in sys.argv[3:]]))
