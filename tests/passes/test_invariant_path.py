@@ -138,5 +138,5 @@ def test_steps_stand_in_for_updates_and_lost_weights_are_left_out(sounding_plugi
     [(HISTORY, [], "no scale-invariant weights are known"), ({}, [saved()], "the plugin `weight_norm`")],
 )
 def test_where_there_is_no_path(sounding_plugin: Trial, history: Any, checkpoints: Any, reason: str):
-    with pytest.raises(pytest.fail.Exception, match=reason):
-        sounding_plugin(PLUGIN, history=history, checkpoints=checkpoints)
+    assert sounding_plugin(PLUGIN, history=history, checkpoints=checkpoints) == []
+    assert reason in sounding_plugin.reason
