@@ -40,10 +40,11 @@ format: $(STAMP) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP) ## measure how fast it is; numbers go to benchmarks/results
-	@for script in latency query_speed scan weights weight_spectrum sharpness edge_of_stability large_model neural_collapse traversal; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py --keep || exit 1; done
+	@for script in latency query_speed scan weights weight_spectrum sharpness large_model neural_collapse traversal; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py --keep || exit 1; done
 
-soak: $(STAMP) ## the long fault loops
+soak: $(STAMP) ## the long fault loops and trainings
 	$(BIN)/python -m pytest -m soak --timeout 3600
+	$(BIN)/python benchmarks/edge_of_stability.py --keep
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
