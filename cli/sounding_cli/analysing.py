@@ -11,9 +11,10 @@ from rich.text import Text
 
 from sounding.errors import SoundingError
 from sounding_cli.screen import Json, blank_table, console, fits, note, print_json, say
+from sounding_cli.series import is_sentence, kinds
 from sounding_cli.shown import texts, told_of_stars
 
-_PLACE = ("part", "split", "group", "index")  # what tells readings of one metric apart
+_PLACE = ("part", "kind", "split", "group", "index")  # what tells readings of one metric apart
 _ABREAST = 6  # metrics of one table; more are hard to read even where the screen is wide
 
 
@@ -56,13 +57,20 @@ def analyse(
 def _print(readings: Sequence[Mapping[str, Any]]) -> None:
     """Tables of each plugin: a line per part and split, a column per metric."""
     for name in dict.fromkeys(reading["plugin"] for reading in readings):
-        own = [reading for reading in readings if reading["plugin"] == name]
+        found = [reading for reading in readings if reading["plugin"] == name]
+        found = [{**reading, "kind": kind} for reading, kind in zip(found, kinds(found), strict=True)]
+        own = [reading for reading in found if not is_sentence(reading)]
         left = list(dict.fromkeys(reading["metric"] for reading in own))
         while left:
             table, count = _widest(name, own, left[:_ABREAST])
             console().print(table)
             say("")
             left = left[count:]
+        for reading in found:
+            if is_sentence(reading):
+                place = (str(reading[key]) for key in _PLACE if reading.get(key) not in (None, ""))
+                say(" ".join((f"{name}.{reading['metric']}", *place)), style="bold")
+                say(f"  {reading['label']}", "")
     if not readings:
         say("no readings")
 

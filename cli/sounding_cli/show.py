@@ -12,7 +12,7 @@ from sounding_cli.place import place_of
 from sounding_cli.readings import Wanted, readings
 from sounding_cli.screen import Json, console, fits, note, print_json, say
 from sounding_cli.series import Series, collected, of_whole
-from sounding_cli.shown import heading, narrow_overview, overview, steps_table, told_of_stars
+from sounding_cli.shown import heading, narrow_overview, overview, sentences, steps_table, told_of_stars
 
 _COLUMNS = 8  # series that stand side by side; more are listed below each other
 _LINES = 40  # series listed without having been asked for
@@ -38,11 +38,16 @@ def show(
     chosen = series if metric or part else of_whole(series)[:_LINES]
     out = console()
     say(heading(rows), style="bold")
-    table = steps_table(chosen) if metric and len(chosen) <= _COLUMNS else overview(chosen)
-    out.print(first_fitting(out, (table, overview(chosen), narrow_overview(chosen))))
+    in_table = [one for one in chosen if not one.in_sentences]
+    if in_table:
+        table = steps_table(in_table) if metric and len(in_table) <= _COLUMNS else overview(in_table)
+        out.print(first_fitting(out, (table, overview(in_table), narrow_overview(in_table))))
+    for one in chosen:
+        if one.in_sentences:
+            out.print(sentences(one))
     _print_notes(series, chosen)
     if plot:
-        _print_plot(chosen)
+        _print_plot(in_table)
 
 
 def first_fitting(out: Console, tables: Sequence[Table]) -> Table:

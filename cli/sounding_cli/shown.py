@@ -78,6 +78,17 @@ def narrow_overview(series: Sequence[Series]) -> Table:
     return table
 
 
+def sentences(series: Series) -> Text:
+    """A series of long labels: its name, and what it says, with the steps from which on it says so where it changes."""
+    said = [(step, text) for step, text in zip(series.steps, texts(series.rows), strict=True)]
+    changes = [each for place, each in enumerate(said) if place == 0 or said[place - 1][1] != each[1]]
+    told = Text(" ".join(filter(None, (series.name, series.detail))), style="bold")
+    for step, text in changes:
+        since = f"from step {step}: " if len(changes) > 1 else ""
+        told.append(f"\n  {since}{text}", style="not bold")
+    return told
+
+
 def _course(series: Series, steps: Sequence[int]) -> str:
     """The sparkline over all steps shown, so that those of several series stand below each other."""
     by_step = dict(zip(series.steps, series.values, strict=True))
@@ -86,7 +97,7 @@ def _course(series: Series, steps: Sequence[int]) -> str:
 
 def _where(series: Series) -> str:
     place = "" if series.index is None else f"#{series.index}"
-    return " ".join(filter(None, (series.model, series.part, series.group, place)))
+    return " ".join(filter(None, (series.model, series.part, series.kind, series.group, place)))
 
 
 def _split(series: Series) -> str:

@@ -4,7 +4,7 @@ import io
 import math
 
 import pytest
-from cli.lab import LOSS, LOSSES, STEPS, Lab, sheet
+from cli.lab import LOSS, LOSSES, NORM, STEPS, Lab, sheet
 from rich.console import Console
 
 from sounding.records import MetricSheet, Reading
@@ -73,6 +73,32 @@ def test_labels_stand_in_the_place_of_numbers(lab: Lab) -> None:
     regime = sheet("regime", MetricSheet("phase", "", "phase of training", "tests", "label"))
     lab.record(regime, "slow", 100, Reading("phase", label="lazy"))
     assert "lazy" in lab.run("show", "slow", "phase")
+
+
+def test_readings_of_several_kinds_are_series_of_their_own(lab: Lab) -> None:
+    curved = sheet("sharpness", MetricSheet("lambda_max", "1", "largest eigenvalue", "tests"))
+    for step, value in ((100, 1.25), (200, 1.5)):
+        kinds = [Reading("lambda_max", value * factor, kind=kind) for factor, kind in ((1, "ggn"), (2, "hessian"))]
+        lab.record(curved, "slow", step, *kinds)
+    table = lines(lab.run("show", "slow", "lambda_max"))
+    assert any(line.split() == ["ggn", "hessian"] for line in table)
+    assert ["100", "1.250", "2.500"] in [line.split() for line in table]
+    assert ["200", "1.500", "3.000"] in [line.split() for line in table]
+
+
+def test_the_kind_of_a_layer_is_not_repeated_beside_its_name(lab: Lab) -> None:
+    lab.record(NORM, "slow", 100, Reading("frobenius", 2.5, part="conv.weight", kind="conv"))
+    assert "conv.weight conv" not in lab.run("show", "slow", "frobenius", "--part", "*")
+
+
+def test_labels_of_many_words_are_told_in_full_below_the_table(lab: Lab) -> None:
+    about = sheet("regime", MetricSheet("rests_on", "", "what it rests on", "tests", "label"), LOSS.metrics[0])
+    first, second = (f"a mean over {count} examples, which is more than a column has room for" for count in (8, 16))
+    lab.record(about, "slow", 100, Reading("rests_on", label=first), Reading("loss", 0.25))
+    lab.record(about, "slow", 200, Reading("rests_on", label=second), Reading("loss", 0.5))
+    told = lab.run("show", "slow", "regime.*")
+    assert ["100", "0.2500"] in [line.split() for line in lines(told)]
+    assert f"regime.rests_on\n  from step 100: {first}\n  from step 200: {second}" in told
 
 
 def test_a_diverged_run_is_shown_and_its_json_stays_json(lab: Lab) -> None:

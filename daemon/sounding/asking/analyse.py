@@ -200,6 +200,7 @@ def _gather(checkpoint: Checkpoint, results: Sequence[TaskResult], sheets: Mappi
                 "plugin": plugin,
                 "metric": finding.metric,
                 "part": finding.part,
+                "kind": finding.kind,
                 "split": finding.split,
                 "unit": units[finding.metric],
                 "status": finding.quality,
