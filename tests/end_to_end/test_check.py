@@ -89,6 +89,17 @@ def test_plugins_over_the_weights_run_all_the_same(lab, tmp_path, recipe):
     assert (status.done, status.failed, status.owed) == (3, 0, 0)  # two norms, one change
 
 
+def test_who_leaves_when_nothing_comes_measures_the_ends_of_runs_first(tmp_path):
+    ends = CONFIG.replace('recipe = "recipe.py"', "") + '[plugins.weight_norm]\nat = "first,last"\n'
+    lab = Lab.at(tmp_path, ends)
+    (lab.path / "runs" / "a").mkdir()
+    for step in (1, 2, 3):
+        torch.save({"model": {"w": torch.full((2, 2), float(step))}}, lab.path / "runs" / "a" / f"ckpt_{step}.pt")
+    status = watch(load_config(lab.config), until_idle=0.0)
+    assert (status.done, status.failed, status.owed) == (2 + 2, 0, 0)  # two norms, two changes
+    assert lab.sql("SELECT step FROM outcomes WHERE plugin = 'weight_norm' ORDER BY step") == [(1,), (3,)]
+
+
 def test_results_inside_a_store_are_refused(lab):
     lab.config.write_text('[results]\npath = "runs/results"\n' + CONFIG)
     with pytest.raises(SoundingError, match="nothing is ever"):

@@ -107,9 +107,10 @@ def watch(
     """Run the daemon in this process until it is told to stop; returns its last account of itself.
 
     `once` leaves when everything that is there is measured; `until_idle` leaves when for so many seconds nothing new
-    came and nothing was owed, unless `more_to_come` says that it is not over yet. `report` receives the status after
-    every turn in which it changed. SIGINT and SIGTERM end it in order: jobs under way are kept if they end within the
-    grace, and returned otherwise; a second signal waits for none.
+    came and nothing was owed, unless `more_to_come` says that it is not over yet. Runs then count as ended, and what is
+    measured at a run's end is measured first. `report` receives the status after every turn in which it changed. SIGINT
+    and SIGTERM end it in order: jobs under way are kept if they end within the grace, and returned otherwise; a second
+    signal waits for none.
     """
     pulse = Pulse(settings.results, mode, report)
     with until_told() as told, running(settings, once=once, results=results, life=pulse.life) as daemon:
@@ -122,7 +123,10 @@ def watch(
                 _beat(pulse, daemon, tell(daemon, pulse.started, state, pulse.mode))
                 beat_at = time.monotonic()
             if _may_leave(daemon, time.monotonic(), once, until_idle) and not more_to_come():
-                break
+                if daemon.foreman.once:
+                    break
+                daemon.foreman.once = True
+                continue
             connections = [child.connection for child in daemon.crew.children if child.connection is not None]
             wait([told.fileno(), daemon.bell.fileno(), *connections], daemon.pause(time.monotonic()))
         return _end(pulse, daemon, told, settings.daemon.grace_seconds)
