@@ -125,7 +125,7 @@ def watch(
             if _may_leave(daemon, time.monotonic(), once, until_idle) and not more_to_come():
                 if daemon.foreman.once:
                     break
-                daemon.foreman.once = True
+                daemon.foreman.once = True  # no run is waited for any longer: what is due at their ends is due now
                 continue
             connections = [child.connection for child in daemon.crew.children if child.connection is not None]
             wait([told.fileno(), daemon.bell.fileno(), *connections], daemon.pause(time.monotonic()))
